@@ -1,0 +1,165 @@
+"""Walking stacks: across greenlets, out of tracebacks, down to the user's own lines."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import site
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import CodeType, FrameType, TracebackType
+from typing import Any, NamedTuple
+
+from .model import Frame, Place
+
+_COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
+_PACKAGE = str(Path(__file__).parent) + os.sep
+_COMPILED = (".pyx", ".pxd", ".pxi")  # Cython's tracebacks name these, relative to nowhere
+_INSTALLED = ("/site-packages/", "/dist-packages/", "\\site-packages\\", "\\dist-packages\\")
+
+
+def _library_roots() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    roots = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib", "scripts")}
+    roots.update(site.getsitepackages() if hasattr(site, "getsitepackages") else ())
+    roots.add(str(Path(os.__file__).parent))
+    return tuple(str(Path(root)) + os.sep for root in roots)
+
+
+_ROOTS = _library_roots()
+_user_files: dict[str, bool] = {}
+#: Top-level packages that the shelves declare to be machinery, filled when they are loaded.
+machinery: set[str] = {"loopsentry", "greenlet", "runpy", "importlib", "concurrent", "threading"}
+
+
+class Site(NamedTuple):
+    """A frame and the line it stood at; a traceback's line differs from its frame's."""
+
+    frame: FrameType
+    line: int
+
+    @property
+    def code(self) -> CodeType:
+        """The frame's code."""
+        return self.frame.f_code
+
+
+def is_user_file(filename: str) -> bool:
+    """Whether a file is the user's own: neither the standard library's nor a package's."""
+    known = _user_files.get(filename)
+    if known is None:
+        path = str(Path(filename).absolute())
+        known = not (
+            filename.startswith("<")
+            or filename.endswith(_COMPILED)
+            or path.startswith((*_ROOTS, _PACKAGE))
+            or any(part in path for part in _INSTALLED)
+        )
+        _user_files[filename] = known
+    return known
+
+
+def is_user(frame: FrameType) -> bool:
+    """Whether a frame is the user's own code, not the standard library's or a package's.
+
+    Code without a file counts when it is the main module's: `python -c`, the prompt, notebooks.
+    """
+    filename = frame.f_code.co_filename
+    if filename.startswith("<") and not filename.startswith("<frozen"):
+        return frame.f_globals.get("__name__") == "__main__"
+    return is_user_file(filename)
+
+
+def is_installed_application(frame: FrameType) -> bool:
+    """Whether a frame is of an installed package that is no known machinery.
+
+    An application that was itself installed has no other frames; this is the second choice.
+    """
+    filename = frame.f_code.co_filename
+    name = str(frame.f_globals.get("__name__", ""))
+    return (
+        any(part in filename for part in _INSTALLED)
+        and name.partition(".")[0].lower() not in machinery
+    )
+
+
+def walk_live(start: FrameType | None = None) -> Iterator[Site]:
+    """Yield the present stack from the caller outwards, across greenlet switches.
+
+    Database calls of SQLAlchemy's asyncio layer run in a greenlet (`greenlet_spawn` in
+    sqlalchemy/util/_concurrency_py3k.py); the coroutine that awaits is its parent's frame.
+    """
+    frame = start or sys._getframe(1)
+    greenlets = sys.modules.get("greenlet")
+    parent = greenlets.getcurrent().parent if greenlets is not None else None
+    current: FrameType | None = frame
+    while current is not None:
+        yield Site(current, current.f_lineno)
+        current = current.f_back
+        while current is None and parent is not None:
+            current, parent = parent.gr_frame, parent.parent
+
+
+def walk_traceback(traceback: TracebackType | None) -> list[Site]:
+    """List a traceback's sites from the innermost outwards."""
+    sites = []
+    while traceback is not None:
+        sites.append(Site(traceback.tb_frame, traceback.tb_lineno))
+        traceback = traceback.tb_next
+    return sites[::-1]
+
+
+def first_argument(frame: FrameType) -> Any:
+    """The value of a frame's first parameter, `self` in a method; None when it has none."""
+    code = frame.f_code
+    if not code.co_argcount:
+        return None
+    return frame.f_locals.get(code.co_varnames[0])
+
+
+def is_coroutine(frame: FrameType) -> bool:
+    """Whether a frame is a coroutine's or an asynchronous generator's."""
+    return bool(frame.f_code.co_flags & _COROUTINE)
+
+
+def place_of(site_: Site) -> Place:
+    """The place of a site, its file made absolute (a script's may be relative)."""
+    filename = site_.code.co_filename
+    if not filename.startswith("<"):
+        filename = str(Path(filename).absolute())
+    return Place(filename, site_.line, site_.code.co_name)
+
+
+def user_place(sites: Iterable[Site]) -> Place | None:
+    """The nearest of the user's frames, or else of an installed application's."""
+    second = None
+    for site_ in sites:
+        if is_user(site_.frame):
+            return place_of(site_)
+        if second is None and is_installed_application(site_.frame):
+            second = site_
+    return place_of(second) if second else None
+
+
+def describe(site_: Site) -> Frame:
+    """Reduce a site to what recognition needs."""
+    return Frame(
+        module=str(site_.frame.f_globals.get("__name__", "")),
+        function=site_.code.co_name,
+        place=place_of(site_),
+        user=is_user(site_.frame),
+        coroutine=is_coroutine(site_.frame),
+    )
+
+
+def split_at_loop(sites: list[Site]) -> tuple[list[Site], list[Site]]:
+    """Divide a stack into what runs on its event loop and what started that loop.
+
+    The border is the outermost coroutine frame: below it stand only the loop, its runner and
+    whoever called that. It holds for asyncio.run, Runner, run_until_complete and uvloop, where a
+    border at `run_forever` would not: uvloop has no such frame.
+    """
+    last = max((i for i, s in enumerate(sites) if is_coroutine(s.frame)), default=-1)
+    return sites[: last + 1], sites[last + 1 :]

@@ -1,0 +1,540 @@
+"""The nouns: what is recorded, what is found, what is said.
+
+Every value here is frozen and knows nothing of any library. Rooms hand these to each other; a
+shelf entry needs no other import.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+Certainty = Literal["proven", "likely", "undetermined"]
+Severity = Literal["error", "warning"]
+Phase = Literal["connect", "use", "cleanup"]
+LoopState = Literal["running", "stopped", "closed"]
+ObjectKind = Literal["connection", "session", "pool", "engine", "primitive", "future"]
+DataRisk = Literal["not-sent", "maybe-executed", "unknown"]
+Stage = Literal["ping", "begin", "statement", "commit"]
+Action = Literal["none", "evicted", "raised", "reconnected"]
+
+SymptomKind = Literal[
+    "foreign-loop",  # a text that speaks of another event loop
+    "loop-closed",  # a text that speaks of a closed loop or transport
+    "busy",  # a text that speaks of another operation in progress
+    "stale-transaction",  # the driver is inside a transaction nobody knows of
+    "provisioning",  # a session is opening its connection for somebody else
+    "illegal-state",  # a session method was called while another one ran
+    "cancelled",  # a cancellation or time-out lies in the chain
+    "invalid-transaction",  # the transaction was invalidated by an earlier failure
+    "disconnected",  # the server or the network ended the connection
+    "missing-greenlet",  # database work outside the greenlet bridge
+    "nested-run",  # a loop was started inside a running loop
+    "released",  # the object was already given back
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A line of the user's own code.
+
+    Attributes:
+        file: absolute path, or a name in angle brackets for code without a file.
+        line: line number, from 1.
+        function: the function's name, without module or class.
+    """
+
+    file: str
+    line: int
+    function: str
+
+    @property
+    def short(self) -> str:
+        """`path:line function()`, the path relative to the working directory where that helps."""
+        return f"{self.path}:{self.line} {self.call}"
+
+    @property
+    def path(self) -> str:
+        """The file as the reader would type it from the working directory."""
+        try:
+            relative = os.path.relpath(self.file)
+        except (ValueError, OSError):  # another drive, or the working directory is gone
+            return self.file
+        return self.file if relative.startswith("..") or self.file.startswith("<") else relative
+
+    @property
+    def call(self) -> str:
+        """The function as the reader would call it; a module has no parentheses."""
+        return self.function if self.function.startswith("<") else f"{self.function}()"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame of a stack, reduced to what recognition needs.
+
+    Attributes:
+        module: the module's `__name__`.
+        function: the code object's name.
+        place: file, line and function.
+        user: whether it is the user's own code.
+        coroutine: whether it is a coroutine or an asynchronous generator.
+    """
+
+    module: str
+    function: str
+    place: Place
+    user: bool
+    coroutine: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopInfo:
+    """One event loop, as it was when this was made.
+
+    Attributes:
+        id: number of the loop in this process, never reused (`id(loop)` is).
+        label: "A" for the loop that owns, "B" for the loop that uses; "" before it has a role.
+        kind: "asyncio", "uvloop" or the module of another implementation.
+        runner: what runs it, in the reader's words ("asyncio.run", "uvicorn"), if recognised.
+        started_by: the user's frame that started it, None when it was not recorded.
+        run: the how-manieth recorded loop started from that place, from 1.
+        scope: loop scope of a test plugin, if any.
+        state: "running", "stopped" or "closed".
+        thread: name of the thread it was recorded in.
+        pid: process that the loop belongs to.
+        contexts: names of the recognised contexts, the most telling first.
+    """
+
+    id: int
+    label: str = ""
+    kind: str = "asyncio"
+    runner: str | None = None
+    started_by: Place | None = None
+    run: int | None = None
+    scope: str | None = None
+    state: LoopState = "running"
+    thread: str = ""
+    pid: int = 0
+    contexts: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """`loop A`, or `loop 7` for a loop without a role."""
+        return f"loop {self.label or self.id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Birth:
+    """Where, when and on which loop an object came into being.
+
+    Attributes:
+        serial: number of the birth in this process, never reused.
+        kind: what was born.
+        loop: number of the owning loop (`LoopInfo.id`), None when it has none.
+        recorded: False when the object was older than the records and only inspected later.
+        place: the user's frame that caused it, None when not recorded.
+        task: name of the task it happened in, None outside tasks or when not recorded.
+        time: when, in UTC.
+        pid: process it happened in.
+        thread: name of the thread it happened in.
+        family: number shared by everything born of one pool, None when that is unknown.
+    """
+
+    serial: int
+    kind: ObjectKind
+    loop: int | None
+    recorded: bool = True
+    place: Place | None = None
+    task: str | None = None
+    time: datetime = field(default_factory=lambda: datetime.now(UTC))
+    pid: int = field(default_factory=os.getpid)
+    thread: str = ""
+    family: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Symptom:
+    """What a library complained of, without the library's words deciding anything.
+
+    Attributes:
+        kind: the complaint's class.
+        library: who complained ("asyncio", "asyncpg", "sqlalchemy", …).
+        type: qualified name of the exception's type.
+        text: the exception's own first argument.
+        sent: whether the operation's bytes may have left before the complaint, None if unknown.
+    """
+
+    kind: SymptomKind
+    library: str
+    type: str
+    text: str
+    sent: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """An object that a probe recognised in a stack.
+
+    Attributes:
+        kind: what it is.
+        label: what the reader calls it ("AsyncSession", "asyncpg connection", "asyncio.Lock").
+        library: whose object it is.
+        target: the object itself; never kept beyond one examination.
+        loop: the event loop the object says it belongs to, if it says so.
+        tolerant: True if such objects survive a change of loop between operations.
+        inner: the next object inside it that may say more (a driver's connection), if any.
+    """
+
+    kind: ObjectKind
+    label: str
+    library: str
+    target: Any
+    loop: Any = None
+    tolerant: bool = False
+    inner: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clue:
+    """What whoever met an exception knows beyond the exception.
+
+    Attributes:
+        target: the driver's connection it is about.
+        birth: where that came from.
+        engine: the engine it came through.
+        pool: the pool it came from.
+        wrapper: the exception that will be raised instead, not yet linked to the first.
+        cleanup: whether it happened while something was cleaned up.
+        collected: whether the garbage collector caused it.
+        reaches_program: False when the exception was caught before the program could see it.
+        framework: what of a framework was running.
+        retire: gives the object up softly, so that it is replaced at its next use.
+    """
+
+    target: Any = None
+    birth: Birth | None = None
+    engine: Any = None
+    pool: Any = None
+    wrapper: BaseException | None = None
+    cleanup: bool = False
+    collected: bool = False
+    reaches_program: bool = True
+    framework: Mapping[str, str] | None = None
+    retire: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """The object a diagnosis is about.
+
+    Attributes:
+        kind: what it is.
+        label: what the reader calls it.
+        birth: where it came from, None when nothing is known.
+        tolerant: True if such objects survive a change of loop between operations.
+        carried: True if it was taken out on its own loop and brought to the other one in hand,
+            so that no pool stood between.
+    """
+
+    kind: ObjectKind
+    label: str
+    birth: Birth | None = None
+    tolerant: bool = False
+    carried: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineInfo:
+    """The engine a diagnosis is about.
+
+    Attributes:
+        url: the engine's URL with every secret masked.
+        driver: name of the driver ("asyncpg").
+        variable: the global variable that holds it in the user's modules, if one was found.
+        module_file: the file of that module.
+        created_at: where it was made, when that was recorded.
+    """
+
+    url: str
+    driver: str
+    variable: str | None = None
+    module_file: str | None = None
+    created_at: Place | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """What another task was doing with the same object.
+
+    Attributes:
+        task: the task's name.
+        function: the user's function in it.
+        file: that function's file.
+        line: the line it had reached.
+        state: "opening a connection", "waiting", "cancelled", …
+    """
+
+    task: str
+    function: str
+    file: str
+    line: int
+    state: str
+
+    @property
+    def place(self) -> Place:
+        """Where it was."""
+        return Place(self.file, self.line, self.function)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstFailure:
+    """The first failure that left an object unusable; what comes later is its echo.
+
+    Attributes:
+        time: when, in UTC.
+        code: its diagnosis' code, None when it was not diagnosed.
+        place: where it surfaced.
+        diagnosis: that diagnosis.
+    """
+
+    time: datetime
+    code: str | None
+    place: Place | None
+    diagnosis: Diagnosis | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Original:
+    """The exception as its library wrote it.
+
+    Attributes:
+        type: qualified type name.
+        message: the driver error's first argument, never SQLAlchemy's `str()` (it holds parameters).
+    """
+
+    type: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """All that is known about one failure; what `causes/` judge.
+
+    Attributes:
+        symptoms: the complaints found in the exception's whole tree, the first raised first.
+        subject: the object they are about, None when none was found.
+        owner: the loop that owns the subject.
+        current: the loop it was used from.
+        same_loop: whether those two are one; None when either is unknown.
+        owner_alive: whether the owning loop was still open when this happened.
+        used_at: the user's line.
+        task: the current task's name.
+        operation: the library's public method that the user called.
+        phase: opening, using or cleaning up.
+        stage: how far the database work had come: the pool's ping, BEGIN, a statement, COMMIT.
+        collected: whether the garbage collector, not the program, caused it.
+        other: another task's operation on the same object.
+        first_failure: what had already made the object unusable.
+        engine: the engine it came from.
+        contexts: recognised contexts, the most telling first.
+        framework: what of a framework was running.
+        foreign_awaited: whether a future or task of another loop was awaited.
+        cancelled_at: a cancellation recorded on this object or found in the chain.
+        handled: whether an exception of this failure reached the program.
+        pid: this process.
+        facts: what was found, in words.
+        original: the exception in its library's words.
+    """
+
+    symptoms: tuple[Symptom, ...]
+    subject: Subject | None = None
+    owner: LoopInfo | None = None
+    current: LoopInfo | None = None
+    same_loop: bool | None = None
+    owner_alive: bool | None = None
+    used_at: Place | None = None
+    task: str | None = None
+    operation: str | None = None
+    phase: Phase = "use"
+    stage: Stage = "statement"
+    collected: bool = False
+    other: Operation | None = None
+    first_failure: FirstFailure | None = None
+    engine: EngineInfo | None = None
+    contexts: tuple[str, ...] = ()
+    framework: Mapping[str, str] | None = None
+    cancelled_at: Operation | None = None
+    handled: bool = True
+    pid: int = field(default_factory=os.getpid)
+    facts: tuple[str, ...] = ()
+    original: Original | None = None
+
+    def has(self, *kinds: SymptomKind) -> bool:
+        """Whether one of these complaints is in the tree."""
+        return any(symptom.kind in kinds for symptom in self.symptoms)
+
+    @property
+    def forked(self) -> bool:
+        """Whether the subject was born in another process."""
+        birth = self.subject.birth if self.subject else None
+        return birth is not None and birth.pid != self.pid
+
+    @property
+    def crossed(self) -> bool:
+        """Whether an object that is bound to its loop was used from another one, in one process."""
+        return (
+            self.subject is not None
+            and self.subject.kind in ("connection", "session", "pool")
+            and not self.subject.tolerant
+            and self.same_loop is False
+            and not self.forked
+        )
+
+    @property
+    def sent(self) -> tuple[DataRisk, str]:
+        """What may have reached the server, as the record's word and as a note.
+
+        asyncpg writes an operation's bytes before it awaits the answer, so a wait that fails says
+        nothing of them; a refusal ("another operation is in progress") comes before any byte
+        (asyncpg/protocol/protocol.pyx, `_check_state`).
+        """
+        if self.has("busy", "stale-transaction") and not self.has("foreign-loop", "loop-closed"):
+            return "not-sent", "the driver refused before anything was sent"
+        if self.stage == "ping":
+            return "not-sent", "only the pool's pre-ping was sent, no statement"
+        if self.stage == "begin":
+            return "not-sent", "BEGIN may have reached the server, nothing was committed"
+        if self.stage == "commit":
+            return "maybe-executed", "the COMMIT may have been executed by the server"
+        return "maybe-executed", "the statement may have been executed by the server"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What one cause says of the evidence.
+
+    Attributes:
+        certainty: how sure; "proven" only from recorded or inspected objects.
+        explains: the symptom kinds and facts it accounts for, by name.
+        severity: "warning" when the program lost nothing.
+        headline: a more exact title than the cause's own.
+        data: what may have reached the server.
+        notes: facts worth a line of the message.
+    """
+
+    certainty: Certainty
+    explains: frozenset[str]
+    severity: Severity = "error"
+    headline: str | None = None
+    data: DataRisk = "unknown"
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fix:
+    """One cure, as offered in one diagnosis.
+
+    Attributes:
+        id: its name on the shelf.
+        title: one line that says what to do.
+        snippet: the code, with the reader's names where they are known.
+        reason: why it fits here.
+    """
+
+    id: str
+    title: str
+    snippet: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """What is known about one failure, and what to do. The contract's record, field by field.
+
+    Attributes:
+        id: key of the mistake in this process.
+        version: loopsentry's version.
+        time: when it was made, in UTC.
+        pid: process.
+        code: "LS101".
+        cause: "closed-loop".
+        title: the headline.
+        certainty: "proven", "likely" or "undetermined".
+        severity: "error" or "warning".
+        phase: "connect", "use" or "cleanup".
+        context: the most telling recognised context, or "unknown".
+        framework: what of a framework was running, where known.
+        used_at: *here*.
+        current_task: name of the task that used it.
+        operation: the public method the user called.
+        owner_loop: the loop that owns the object.
+        current_loop: the loop it was used from.
+        object: what it is about.
+        engine: the engine.
+        other_operation: the operation already in progress.
+        first_failure: the failure of which this is an echo.
+        data: what may have reached the server.
+        action: what loopsentry did about the object.
+        facts: what was found, in words.
+        notes: those facts that the message tells.
+        fixes: cures, best first.
+        original: the exception in its library's words.
+    """
+
+    id: str
+    version: str
+    time: datetime
+    pid: int
+    code: str
+    cause: str
+    title: str
+    certainty: Certainty
+    severity: Severity
+    phase: Phase
+    context: str = "unknown"
+    framework: Mapping[str, str] | None = None
+    used_at: Place | None = None
+    current_task: str | None = None
+    operation: str | None = None
+    owner_loop: LoopInfo | None = None
+    current_loop: LoopInfo | None = None
+    object: Subject | None = None
+    engine: EngineInfo | None = None
+    other_operation: Operation | None = None
+    first_failure: FirstFailure | None = None
+    data: DataRisk = "unknown"
+    action: Action = "none"
+    facts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    fixes: tuple[Fix, ...] = ()
+    original: Original | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recognition:
+    """What a context says of a stack.
+
+    Attributes:
+        context: the context's name.
+        runner: what it calls the thing that runs the loop, None to leave that open.
+        started_by: the user's frame that started the loop, when the context knows better than the
+            general rule.
+        framework: what of the framework was running.
+        scope: loop scope of a test plugin.
+    """
+
+    context: str
+    runner: str | None = None
+    started_by: Place | None = None
+    framework: Mapping[str, str] | None = None
+    scope: str | None = None
+
+
+#: A stack from the innermost frame outwards.
+Stack = Sequence[Frame]
+
+#: Called by probes and hooks with an exception that may need a diagnosis.
+Reporter = Callable[..., "Diagnosis | None"]

@@ -1,0 +1,226 @@
+"""What is remembered: loops, what was born on them, what was left unusable and when.
+
+This is loopsentry's only state. It holds loops, connections and engines weakly, and never waits:
+each step is one atomic dictionary operation, so that garbage collection, signal handlers and forks
+in the middle of it cannot block.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import weakref
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from .model import (
+    Birth,
+    Diagnosis,
+    FirstFailure,
+    LoopInfo,
+    LoopState,
+    ObjectKind,
+    Place,
+    Stack,
+)
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+DEAD_LOOPS_KEPT = 1_000
+DIAGNOSES_KEPT = 100
+
+
+@dataclass(slots=True, eq=False)
+class LoopRecord:
+    """One loop: what was seen when it was first met, and a weak reference to it.
+
+    Attributes:
+        info: as it was recorded.
+        reference: the loop, weakly.
+    """
+
+    info: LoopInfo
+    reference: weakref.ref[AbstractEventLoop]
+
+    def snapshot(self, label: str = "") -> LoopInfo:
+        """The loop as it is now."""
+        return replace(self.info, label=label, state=state_of(self.reference(), self.info.pid))
+
+
+@dataclass(slots=True, eq=False)
+class Opening:
+    """A connection being opened for a session.
+
+    Attributes:
+        place: the user's line that needed it.
+        task: the task it happens in.
+        loop: number of the loop.
+        started: when, in UTC.
+        ended: when it was open, None if it never was.
+    """
+
+    place: Place | None
+    task: str | None
+    loop: int | None
+    started: datetime
+    ended: datetime | None = None
+
+
+def state_of(loop: AbstractEventLoop | None, pid: int) -> LoopState:
+    """State of a loop; one that was collected counts as closed, so does one of a parent process."""
+    if loop is None or loop.is_closed() or (pid and pid != os.getpid()):
+        return "closed"
+    return "running" if loop.is_running() else "stopped"
+
+
+class Registry:
+    """The records of one process."""
+
+    def __init__(self) -> None:
+        self.recognise: Callable[[Stack], LoopInfo] = lambda _stack: LoopInfo(id=0)
+        self.met: list[Callable[[AbstractEventLoop], None]] = []
+        self.serials = itertools.count(1)
+        self.loops: weakref.WeakKeyDictionary[AbstractEventLoop, LoopRecord] = (
+            weakref.WeakKeyDictionary()
+        )
+        self.loop_records: OrderedDict[int, LoopRecord] = OrderedDict()
+        self.starts: Counter[tuple[str | None, Place | None]] = Counter()
+        self.births: weakref.WeakKeyDictionary[Any, Birth] = weakref.WeakKeyDictionary()
+        self.families: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self.engines: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.engine_names: weakref.WeakKeyDictionary[Any, tuple[str | None, str | None]] = (
+            weakref.WeakKeyDictionary()
+        )
+        self.openings: weakref.WeakKeyDictionary[Any, Opening] = weakref.WeakKeyDictionary()
+        self.failures: OrderedDict[int, FirstFailure] = OrderedDict()
+        self.crossings: OrderedDict[int, tuple[int, Place | None]] = OrderedDict()
+        self.cancellations: OrderedDict[int, tuple[Place | None, str | None]] = OrderedDict()
+        self.counts: Counter[str] = Counter()
+        self.folded: Counter[str] = Counter()
+        self.recent: deque[Diagnosis] = deque(maxlen=DIAGNOSES_KEPT)
+
+    # loops ---------------------------------------------------------------------------------
+
+    def meet(self, loop: AbstractEventLoop | None, stack: Callable[[], Stack]) -> LoopRecord | None:
+        """Return what is known of a loop; one that is new is recorded from the given stack."""
+        if loop is None:
+            return None
+        known = self.loops.get(loop)
+        return self._record_loop(loop, self.recognise(stack())) if known is None else known
+
+    def _record_loop(self, loop: AbstractEventLoop, info: LoopInfo) -> LoopRecord:
+        start = (info.runner, info.started_by)
+        run = None
+        if info.started_by is not None:
+            self.starts[start] += 1
+            run = self.starts[start]
+        info = replace(
+            info,
+            id=next(self.serials),
+            kind=kind_of(loop),
+            run=run,
+            pid=os.getpid(),
+            thread=info.thread or threading.current_thread().name,
+        )
+        record = LoopRecord(info, weakref.ref(loop))
+        self.loops[loop] = record
+        self.loop_records[info.id] = record
+        if len(self.loop_records) > DEAD_LOOPS_KEPT:
+            self._forget_dead_loops()
+        for greet in self.met:
+            greet(loop)
+        return record
+
+    def _forget_dead_loops(self) -> None:
+        for number, record in list(self.loop_records.items()):
+            if len(self.loop_records) <= DEAD_LOOPS_KEPT:
+                return
+            if record.reference() is None or record.snapshot().state == "closed":
+                self.loop_records.pop(number, None)
+
+    def loop(self, number: int | None) -> LoopRecord | None:
+        """The loop of that number, if it is remembered."""
+        return None if number is None else self.loop_records.get(number)
+
+    # births --------------------------------------------------------------------------------
+
+    def bear(self, target: Any, birth: Birth) -> None:
+        """Remember where an object came from, weakly."""
+        try:
+            self.births[target] = birth
+        except TypeError:  # no weak reference possible: the pool record's info has it
+            return
+
+    def birth_of(self, target: Any) -> Birth | None:
+        """Where an object came from, if it was recorded."""
+        try:
+            return self.births.get(target)
+        except TypeError:
+            return None
+
+    def family_of(self, pool: Any) -> int | None:
+        """A number for all that is born of one pool, engine or the like."""
+        if pool is None:
+            return None
+        try:
+            return self.families.setdefault(pool, next(self.serials))
+        except TypeError:
+            return None
+
+    def new_birth(self, kind: ObjectKind, loop: int | None, **known: Any) -> Birth:
+        """Make a birth with the next number."""
+        return Birth(serial=next(self.serials), kind=kind, loop=loop, **known)
+
+    # what went wrong -----------------------------------------------------------------------
+
+    def note_failure(self, birth: Birth, diagnosis: Diagnosis) -> None:
+        """Remember the first failure that left an object unusable; later ones are its echoes."""
+        self.failures.setdefault(
+            birth.serial,
+            FirstFailure(
+                time=datetime.now(UTC),
+                code=diagnosis.code,
+                place=diagnosis.used_at,
+                diagnosis=diagnosis,
+            ),
+        )
+        _keep_last(self.failures)
+
+    def note_crossing(self, birth: Birth, loop: int, place: Place | None) -> None:
+        """Remember that an object was taken out on another loop."""
+        self.crossings[birth.serial] = (loop, place)
+        _keep_last(self.crossings)
+
+    def note_cancellation(self, birth: Birth, place: Place | None, task: str | None) -> None:
+        """Remember that an operation on an object was cancelled."""
+        self.cancellations[birth.serial] = (place, task)
+        _keep_last(self.cancellations)
+
+    def count(self, diagnosis: Diagnosis) -> int:
+        """Count one occurrence of a mistake; return how many there were."""
+        self.counts[diagnosis.id] += 1
+        if self.counts[diagnosis.id] == 1:
+            self.recent.append(diagnosis)
+        return self.counts[diagnosis.id]
+
+    def living_loops(self) -> Iterator[AbstractEventLoop]:
+        """The recorded loops that still exist."""
+        for record in list(self.loop_records.values()):
+            loop = record.reference()
+            if loop is not None:
+                yield loop
+
+
+def _keep_last(remembered: OrderedDict[int, Any]) -> None:
+    while len(remembered) > DEAD_LOOPS_KEPT:
+        remembered.popitem(last=False)
+
+
+def kind_of(loop: AbstractEventLoop) -> str:
+    """Name the implementation: "asyncio", "uvloop" or the package of another implementation."""
+    return type(loop).__module__.partition(".")[0]
