@@ -1,0 +1,68 @@
+"""asyncio and the loops that stand in for its own: their complaints and their objects."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from loopsentry.model import Sighting, Symptom, SymptomKind
+
+PACKAGES = ("asyncio", "uvloop", "nest_asyncio")
+
+# Objects with asyncio.mixins._LoopBoundMixin keep their loop in `_loop` from the first wait on.
+_PRIMITIVES = (
+    asyncio.Lock,
+    asyncio.Event,
+    asyncio.Condition,
+    asyncio.Semaphore,
+    asyncio.Queue,
+    asyncio.Barrier,
+)
+
+# CPython: futures.py, tasks.py, mixins.py, base_events.py, runners.py; uvloop: handles/handle.pyx.
+_TEXTS: tuple[tuple[str, SymptomKind], ...] = (
+    ("attached to a different loop", "foreign-loop"),
+    ("is bound to a different event loop", "foreign-loop"),
+    ("belongs to a different loop", "foreign-loop"),
+    ("belong to different loops", "foreign-loop"),
+    ("event loop other than the current one", "foreign-loop"),
+    ("Event loop is closed", "loop-closed"),
+    ("; the handler is closed", "loop-closed"),
+    ("cannot be called from a running event loop", "nested-run"),
+    ("This event loop is already running", "nested-run"),
+    ("Cannot run the event loop while another loop is running", "nested-run"),
+)
+
+
+def read(exc: BaseException) -> Symptom | None:
+    """Translate a complaint of asyncio or uvloop."""
+    if isinstance(exc, asyncio.CancelledError | TimeoutError):
+        return _symptom("cancelled", exc, "")
+    if not isinstance(exc, RuntimeError | ValueError):
+        return None
+    text = exc.args[0] if exc.args and isinstance(exc.args[0], str) else ""
+    for part, kind in _TEXTS:
+        if part in text:
+            return _symptom(kind, exc, text)
+    return None
+
+
+def _symptom(kind: SymptomKind, exc: BaseException, text: str) -> Symptom:
+    name = f"{type(exc).__module__}.{type(exc).__qualname__}"
+    return Symptom(kind=kind, library="asyncio", type=name, text=text)
+
+
+def sight(target: Any) -> Sighting | None:
+    """Recognise a lock, event, condition, semaphore, queue, barrier, future or task."""
+    if isinstance(target, _PRIMITIVES):
+        label = f"asyncio.{type(target).__name__}"
+        loop = getattr(target, "_loop", None)
+        return Sighting(
+            kind="primitive", label=label, library="asyncio", target=target, loop=loop
+        )
+    if isinstance(target, asyncio.Future):
+        label = "asyncio.Task" if isinstance(target, asyncio.Task) else "asyncio.Future"
+        return Sighting(
+            kind="future", label=label, library="asyncio", target=target, loop=target.get_loop()
+        )
+    return None

@@ -1,0 +1,65 @@
+"""asyncpg: its complaints, and what its connections and pools say of their own loop."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from loopsentry.model import Sighting, Symptom, SymptomKind
+
+PACKAGES = ("asyncpg",)
+OPERATIONS = ("asyncpg.connection", "asyncpg.pool", "asyncpg.transaction", "asyncpg.cursor")
+
+# asyncpg/protocol/protocol.pyx (_check_state) refuses before a byte is sent; transaction.py and
+# connection.py likewise.
+_TEXTS: tuple[tuple[str, SymptomKind, bool | None], ...] = (
+    ("cannot perform operation: another operation is in progress", "busy", False),
+    ("cannot use Connection.transaction() in a manually started", "stale-transaction", False),
+    ("connection has been released back to the pool", "released", False),
+    ("connection was closed in the middle of operation", "disconnected", True),
+    ("underlying connection is closed", "disconnected", False),
+    ("connection is closed", "disconnected", False),
+    ("; another operation (", "busy", None),
+    ("terminating connection due to", "disconnected", None),
+    ("connection_lost() called", "disconnected", None),
+)
+
+
+def read(exc: BaseException) -> Symptom | None:
+    """Translate a complaint of asyncpg, native or as SQLAlchemy's adapter repeats it."""
+    if "asyncpg" not in type(exc).__module__ or not exc.args:
+        return None
+    text = exc.args[0]
+    if not isinstance(text, str):
+        return None
+    for part, kind, sent in _TEXTS:
+        if part in text:
+            name = f"{type(exc).__module__}.{type(exc).__qualname__}"
+            return Symptom(kind=kind, library="asyncpg", type=name, text=text, sent=sent)
+    return None
+
+
+def sight(target: Any) -> Sighting | None:
+    """Recognise a connection, one borrowed from a pool, or a pool, by its own recorded loop."""
+    asyncpg = sys.modules.get("asyncpg")
+    if asyncpg is None or not type(target).__module__.startswith("asyncpg"):
+        return None
+    if isinstance(target, asyncpg.pool.PoolConnectionProxy):
+        target = getattr(target, "_con", None)
+    if isinstance(target, asyncpg.connection.Connection):
+        return Sighting(
+            kind="connection",
+            label="asyncpg connection",
+            library="asyncpg",
+            target=target,
+            loop=getattr(target, "_loop", None),
+        )
+    if isinstance(target, asyncpg.pool.Pool):
+        return Sighting(
+            kind="pool",
+            label="asyncpg pool",
+            library="asyncpg",
+            target=target,
+            loop=getattr(target, "_loop", None),
+        )
+    return None

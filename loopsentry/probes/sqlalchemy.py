@@ -1,0 +1,379 @@
+"""SQLAlchemy: where its pools open connections, take them out, and fail.
+
+Listens on the class `Pool` and, for `handle_error` and `do_connect`, on the class `Engine`; both
+reach engines made before. Nothing here runs for a statement that succeeds
+(sqlalchemy/pool/events.py, sqlalchemy/engine/events.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import URL, event
+from sqlalchemy import exc as sa_exc
+from sqlalchemy.engine import AdaptedConnection, Connection, Engine, ExceptionContext
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import Pool, PoolProxiedConnection
+
+from loopsentry._frames import (
+    Site,
+    describe,
+    first_argument,
+    is_user,
+    is_user_file,
+    user_place,
+    walk_live,
+)
+from loopsentry._safely import safely
+from loopsentry.model import (
+    Birth,
+    Clue,
+    EngineInfo,
+    Reporter,
+    Sighting,
+    Symptom,
+    SymptomKind,
+)
+from loopsentry.registry import LoopRecord, Opening, Registry
+
+PACKAGES = ("sqlalchemy", "sqlmodel", "greenlet")
+OPERATIONS = ("sqlalchemy.ext.asyncio",)
+KEPT = "loopsentry"
+
+_SYMPTOMS: tuple[tuple[type[Exception], str, SymptomKind], ...] = (
+    (sa_exc.MissingGreenlet, "", "missing-greenlet"),
+    (sa_exc.IllegalStateChangeError, "", "illegal-state"),
+    (sa_exc.PendingRollbackError, "", "invalid-transaction"),
+    (sa_exc.InvalidRequestError, "session is provisioning a new connection", "provisioning"),
+    (sa_exc.InvalidRequestError, "concurrent operations are not permitted", "provisioning"),
+    (sa_exc.ResourceClosedError, "is closed", "released"),
+)
+
+
+def read(exc: BaseException) -> Symptom | None:
+    """Translate a complaint of SQLAlchemy's own; its wrappers repeat the driver's and are skipped."""
+    if not isinstance(exc, sa_exc.SQLAlchemyError) or isinstance(exc, sa_exc.DBAPIError):
+        return None
+    text = exc.args[0] if exc.args and isinstance(exc.args[0], str) else ""
+    for kind_of_error, part, kind in _SYMPTOMS:
+        if isinstance(exc, kind_of_error) and part in text:
+            name = f"{type(exc).__module__}.{type(exc).__qualname__}"
+            return Symptom(kind=kind, library="sqlalchemy", type=name, text=text, sent=False)
+    return None
+
+
+def sight(target: Any) -> Sighting | None:
+    """Recognise sessions, connections, pools and engines."""
+    name = type(target).__name__
+    if isinstance(target, type) or not type(target).__module__.startswith("sqlalchemy"):
+        return None
+    if isinstance(target, Session) or hasattr(target, "sync_session"):
+        label = "Session" if isinstance(target, Session) else "AsyncSession"
+        return Sighting(kind="session", label=label, library="sqlalchemy", target=target)
+    if isinstance(target, Pool):
+        return Sighting(kind="pool", label=name, library="sqlalchemy", target=target)
+    if isinstance(target, Engine) or hasattr(target, "sync_engine"):
+        return Sighting(kind="engine", label=name, library="sqlalchemy", target=target)
+    if isinstance(target, Connection | PoolProxiedConnection) or hasattr(target, "sync_connection"):
+        return Sighting(
+            kind="connection",
+            label=name,
+            library="sqlalchemy",
+            target=target,
+            inner=driver_connection_of(target),
+        )
+    if isinstance(target, AdaptedConnection):
+        inner = target.driver_connection
+        return Sighting(
+            kind="connection", label=name, library="sqlalchemy", target=target, inner=inner
+        )
+    return None
+
+
+def driver_connection_of(target: Any) -> Any:
+    """The driver's own connection below an SQLAlchemy connection, or None; opens nothing."""
+    sync = getattr(target, "sync_connection", None) or target
+    fairy = getattr(sync, "_dbapi_connection", None) if isinstance(sync, Connection) else sync
+    return getattr(fairy, "driver_connection", None)
+
+
+class _Listeners:
+    """What is attached while loopsentry is installed."""
+
+    def __init__(self, registry: Registry, report: Reporter) -> None:
+        self.registry = registry
+        self.report = report
+        self.do_connect = safely(self._do_connect)
+        self.connect = safely(self._connect)
+        self.invalidate = safely(self._invalidate)
+        self.handle_error = safely(self._handle_error)
+        self.adopt = safely(self._adopt)
+        self.cross = safely(self._cross)
+        self.checkout = self._make_checkout()
+
+    def pairs(self) -> list[tuple[Any, str, Callable[..., Any]]]:
+        """Target, event and listener, for `event.listen` and `event.remove`."""
+        return [
+            (Engine, "do_connect", self.do_connect),
+            (Engine, "handle_error", self.handle_error),
+            (Pool, "connect", self.connect),
+            (Pool, "checkout", self.checkout),
+            (Pool, "invalidate", self.invalidate),
+        ]
+
+    # opening -------------------------------------------------------------------------------
+
+    def _do_connect(self, dialect: Any, _record: Any, _args: Any, _kwargs: Any) -> None:
+        if not dialect.is_async:
+            return
+        sites, loop = self._stack()
+        opening = Opening(
+            place=user_place(sites),
+            task=task_name(),
+            loop=loop.info.id if loop else None,
+            started=datetime.now(UTC),
+        )
+        for target in _library_arguments(sites):
+            if isinstance(target, Engine):
+                self.registry.engines.add(target)
+            elif isinstance(target, Session) or hasattr(target, "sync_session"):
+                self.registry.openings[target] = opening
+
+    def _connect(self, connection: Any, record: Any) -> None:
+        driver_connection = getattr(connection, "driver_connection", connection)
+        if driver_connection is connection:
+            record.info[KEPT] = (_anywhere, None)
+            return
+        sites, loop = self._stack()
+        birth = self.registry.new_birth(
+            "connection",
+            loop.info.id if loop else None,
+            place=user_place(sites),
+            task=task_name(),
+            thread=threading.current_thread().name,
+            family=self.registry.family_of(pool_of(record)),
+        )
+        record.info[KEPT] = (owner_reference(driver_connection), birth)
+        self.registry.bear(driver_connection, birth)
+        for target in _library_arguments(sites):
+            opening = self.registry.openings.get(target) if isinstance(target, Session) else None
+            if opening is not None:
+                opening.ended = datetime.now(UTC)
+
+    def _stack(self) -> tuple[list[Site], LoopRecord | None]:
+        sites = list(walk_live(sys._getframe(3)))
+        loop = running_loop()
+        return sites, self.registry.meet(loop, lambda: [describe(s) for s in sites])
+
+    # taking out ----------------------------------------------------------------------------
+
+    def _make_checkout(self) -> Callable[..., None]:
+        # The only hook on a path without errors: a dictionary read, a call and an identity test.
+        adopt, cross = self.adopt, self.cross
+
+        def checkout(connection: Any, record: Any, _fairy: Any) -> None:
+            kept = record.info.get(KEPT)
+            if kept is None:
+                adopt(connection, record)
+            elif kept[0]() is not _anywhere():
+                cross(kept[1])
+
+        return checkout
+
+    def _adopt(self, connection: Any, record: Any) -> None:
+        """Inspect a connection that is older than the records."""
+        driver_connection = getattr(connection, "driver_connection", connection)
+        owner = getattr(driver_connection, "_loop", None)
+        if driver_connection is connection or not isinstance(owner, asyncio.AbstractEventLoop):
+            record.info[KEPT] = (_anywhere, None)
+            return
+        loop = self.registry.meet(owner, tuple)
+        birth = self.registry.new_birth(
+            "connection",
+            loop.info.id if loop else None,
+            recorded=False,
+            family=self.registry.family_of(pool_of(record)),
+        )
+        kept = record.info[KEPT] = (owner_reference(driver_connection), birth)
+        self.registry.bear(driver_connection, birth)
+        if kept[0]() is not _anywhere():
+            self._cross(birth)
+
+    def _cross(self, birth: Birth) -> None:
+        """Remember that a connection was taken out on a loop that does not own it."""
+        sites, loop = self._stack()
+        if loop is not None:
+            self.registry.note_crossing(birth, loop.info.id, user_place(sites))
+
+    # failing -------------------------------------------------------------------------------
+
+    def _invalidate(self, connection: Any, record: Any, exc: BaseException | None) -> None:
+        """Hear what no error event tells: a failed pre-ping, with the record and its birth."""
+        birth = birth_in(record.info)
+        if exc is None or birth is None:
+            return
+        clue = Clue(
+            target=getattr(connection, "driver_connection", None),
+            birth=birth,
+            pool=pool_of(record),
+        )
+        self._pass_on(exc, clue)
+
+    def _handle_error(self, context: ExceptionContext) -> None:
+        fairy = getattr(context.connection, "_dbapi_connection", None)
+        clue = Clue(
+            target=getattr(fairy, "driver_connection", None),
+            birth=birth_in(fairy.record_info) if fairy is not None else None,
+            engine=context.engine,
+            pool=context.engine.pool if context.engine is not None else None,
+            wrapper=context.sqlalchemy_exception,
+            retire=(lambda: fairy.invalidate(soft=True)) if fairy is not None else None,
+        )
+        self._pass_on(context.original_exception, clue)
+
+    def _pass_on(self, exc: BaseException, clue: Clue) -> None:
+        if isinstance(exc, Exception):
+            self.report(exc, clue)
+        elif isinstance(exc, asyncio.CancelledError) and clue.birth is not None:
+            place = user_place(walk_live(sys._getframe(2)))
+            self.registry.note_cancellation(clue.birth, place, task_name())
+
+
+_attached: list[tuple[Any, str, Callable[..., Any]]] = []
+
+
+def attach(registry: Registry, report: Reporter) -> None:
+    """Listen to every pool and engine of the process, older ones too."""
+    for target, name, listener in _Listeners(registry, report).pairs():
+        event.listen(target, name, listener)
+        _attached.append((target, name, listener))
+
+
+def detach() -> None:
+    """Stop listening; the flags that SQLAlchemy sets for listeners stay set."""
+    while _attached:
+        target, name, listener = _attached.pop()
+        event.remove(target, name, listener)
+
+
+_anywhere = asyncio._get_running_loop
+
+
+def owner_reference(driver_connection: Any) -> Callable[[], Any]:
+    """A call that gives the loop a connection is bound to, or the running one if to none.
+
+    Only drivers that keep their loop (asyncpg's `Connection._loop`) are bound.
+    """
+    owner = getattr(driver_connection, "_loop", None)
+    return weakref.ref(owner) if isinstance(owner, asyncio.AbstractEventLoop) else _anywhere
+
+
+def birth_in(info: Mapping[Any, Any] | None) -> Birth | None:
+    """The birth kept in a pool record's `info`."""
+    kept = info.get(KEPT) if info else None
+    return kept[1] if kept else None
+
+
+def pool_of(record: Any) -> Any:
+    """The pool of a connection record, which has no public name for it."""
+    return getattr(record, "_ConnectionRecord__pool", None)
+
+
+def task_name() -> str | None:
+    """Name of the current task, None outside tasks."""
+    if _anywhere() is None:
+        return None
+    task = asyncio.current_task()
+    return task.get_name() if task else None
+
+
+def _library_arguments(sites: list[Site]) -> Iterator[Any]:
+    """The first arguments of library frames; the user's frames are left untouched."""
+    for site in sites:
+        if not is_user(site.frame):
+            target = first_argument(site.frame)
+            if type(target).__module__.startswith("sqlalchemy"):
+                yield target
+
+
+# engines -----------------------------------------------------------------------------------
+
+
+def engine_of(target: Any, registry: Registry) -> EngineInfo | None:
+    """Describe the engine that is, or has, or made the given engine, pool or session."""
+    engine = _find_engine(target, registry)
+    if engine is None:
+        return None
+    registry.engines.add(engine)
+    if engine not in registry.engine_names:
+        registry.engine_names[engine] = _name_engine(engine)
+    variable, module_file = registry.engine_names[engine]
+    return EngineInfo(
+        url=masked(engine.url), driver=engine.driver, variable=variable, module_file=module_file
+    )
+
+
+def _find_engine(target: Any, registry: Registry) -> Engine | None:
+    target = getattr(target, "sync_session", target)
+    if isinstance(target, Session):
+        target = target.bind
+    target = getattr(target, "sync_engine", target)
+    if isinstance(target, Connection):
+        target = target.engine
+    if isinstance(target, Engine):
+        return target
+    if isinstance(target, Pool):
+        for engine in list(registry.engines):
+            if engine.pool is target or engine.dialect is target._dialect:
+                return engine  # type: ignore[no-any-return]
+    return None
+
+
+def masked(url: URL) -> str:
+    """A URL without its password and without anything secret in its query."""
+    hidden = {name: "***" for name in url.query if _SECRET.search(name)}
+    return url.update_query_dict(hidden).render_as_string(hide_password=True)
+
+
+_SECRET = re.compile(r"pass|secret|token|key|credential", re.IGNORECASE)
+
+
+def _name_engine(engine: Engine) -> tuple[str | None, str | None]:
+    """Find the global variable that holds an engine, in the user's modules, one level deep."""
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if not isinstance(file, str) or not is_user_file(file):
+            continue
+        for name, value in list(vars(module).items()):
+            if _holds(value, engine):
+                return name, file
+            if type(value).__module__ in sys.modules and is_user_object(value):
+                for attribute, inner in list(vars(value).items()):
+                    if _holds(inner, engine):
+                        return f"{name}.{attribute}", file
+    return None, None
+
+
+def _holds(value: Any, engine: Engine) -> bool:
+    if not type(value).__module__.startswith("sqlalchemy"):
+        return False
+    return value is engine or getattr(value, "sync_engine", None) is engine
+
+
+def is_user_object(value: Any) -> bool:
+    """Whether an object is an instance of a class in the user's own modules."""
+    module = sys.modules.get(type(value).__module__)
+    file = getattr(module, "__file__", None)
+    return isinstance(file, str) and is_user_file(file) and hasattr(value, "__dict__")
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The running loop of this thread, if any."""
+    return _anywhere()

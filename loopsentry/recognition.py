@@ -1,0 +1,55 @@
+"""Who started a loop, from where, and in which context: read off a stack."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import Protocol
+
+from .model import LoopInfo, Place, Recognition, Stack
+
+
+class Context(Protocol):
+    """An entry of the contexts' shelf."""
+
+    NAME: str
+    RANK: int
+
+    def recognise(self, stack: Stack, /) -> Recognition | None:
+        """Say what the context knows of a stack, None if it is another one."""
+
+
+class Recogniser:
+    """All contexts, asked in the order of their rank."""
+
+    def __init__(self, contexts: Iterable[Context]) -> None:
+        self.contexts = sorted(contexts, key=lambda context: -context.RANK)
+
+    def recognise(self, stack: Stack) -> list[Recognition]:
+        """Every context that knows the stack, the most telling first."""
+        found = (context.recognise(stack) for context in self.contexts)
+        return [recognition for recognition in found if recognition is not None]
+
+    def describe_loop(self, stack: Stack) -> LoopInfo:
+        """Describe the loop that a stack runs on; the registry adds the number and the run."""
+        found = self.recognise(stack)
+        runner = next((r.runner for r in found if r.runner), None)
+        starter = next((r.started_by for r in found if r.started_by), None)
+        return LoopInfo(
+            id=0,
+            runner=runner,
+            started_by=starter or starter_of(stack),
+            scope=next((r.scope for r in found if r.scope), None),
+            thread=threading.current_thread().name if stack else "",
+            contexts=tuple(r.context for r in found),
+        )
+
+
+def starter_of(stack: Stack) -> Place | None:
+    """The user's frame that started the loop: the first below the outermost coroutine."""
+    last = max((i for i, frame in enumerate(stack) if frame.coroutine), default=None)
+    if last is None:
+        return None
+    return next((frame.place for frame in stack[last + 1 :] if frame.user), None)
+
+
