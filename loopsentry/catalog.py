@@ -1,0 +1,103 @@
+"""Finds what stands on the shelves; the only file that looks inside their folders."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+import tomllib
+from dataclasses import dataclass
+from importlib import resources
+from types import ModuleType
+from typing import Any
+
+from . import _frames
+from .diagnosis import Cause, Remedy
+
+_BLOCK = re.compile(r"^## (Broken|Fixed)\n.*?```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Shelves:
+    """Everything on the shelves.
+
+    Attributes:
+        probes: the watched libraries.
+        causes: the root causes, by code.
+        contexts: where loops come from.
+        hooks: where exceptions surface.
+        sinks: where diagnoses go.
+        fixes: the cures.
+    """
+
+    probes: tuple[ModuleType, ...]
+    causes: tuple[Cause, ...]
+    contexts: tuple[Any, ...]
+    hooks: tuple[ModuleType, ...]
+    sinks: tuple[ModuleType, ...]
+    fixes: tuple[Remedy, ...]
+
+
+def load(shelf: str) -> tuple[ModuleType, ...]:
+    """Import every entry of a shelf; one whose library is missing is left out."""
+    package = importlib.import_module(f"loopsentry.{shelf}")
+    modules = []
+    for info in pkgutil.iter_modules(package.__path__):
+        if info.name.startswith("_"):
+            continue
+        modules.append(importlib.import_module(f"loopsentry.{shelf}.{info.name}"))
+    return tuple(modules)
+
+
+def load_causes() -> tuple[Cause, ...]:
+    """The causes, in the order of their codes."""
+    causes = []
+    for entry in load("causes"):
+        title, _, explanation = (entry.__doc__ or "").strip().partition("\n")
+        causes.append(
+            Cause(
+                code=entry.CODE,
+                name=entry.CAUSE,
+                title=title,
+                explanation=explanation.strip(),
+                match=entry.match,
+            )
+        )
+    return tuple(sorted(causes, key=lambda cause: cause.code))
+
+
+def load_fixes() -> tuple[Remedy, ...]:
+    """The cures, in the order of their ranks."""
+    folder = resources.files("loopsentry.fixes")
+    files = [entry for entry in folder.iterdir() if entry.name.endswith(".md")]
+    remedies = [parse_fix(entry.name[:-3], entry.read_text("utf-8")) for entry in files]
+    return tuple(sorted(remedies, key=lambda remedy: remedy.rank))
+
+
+def parse_fix(name: str, text: str) -> Remedy:
+    """Read one cure: a TOML header between `+++` lines, then Markdown with two code blocks."""
+    _, header, body = text.split("+++\n", 2)
+    blocks = {kind.lower(): code for kind, code in _BLOCK.findall(body)}
+    known = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in tomllib.loads(header).items()
+    }
+    known["snippet"] = str(known["snippet"]).rstrip("\n")
+    return Remedy(
+        id=name, text=body.strip(), broken=blocks["broken"], fixed=blocks["fixed"], **known
+    )
+
+
+def load_all() -> Shelves:
+    """Load every shelf up front, so that no hook has to import anything later."""
+    probes, contexts = load("probes"), load("contexts")
+    for entry in (*probes, *contexts):
+        _frames.machinery.update(getattr(entry, "PACKAGES", ()))
+    return Shelves(
+        probes=probes,
+        causes=load_causes(),
+        contexts=contexts,
+        hooks=load("hooks"),
+        sinks=load("sinks"),
+        fixes=load_fixes(),
+    )

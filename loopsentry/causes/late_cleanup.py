@@ -1,0 +1,53 @@
+"""clean-up on another event loop than the owner's, or after that had ended
+
+The work itself was done. What failed is tidying up: a session was closed, a transaction rolled
+back, an engine disposed or a forgotten connection collected when the event loop that owns the
+connection had already ended, or from another loop. Closing a connection means waiting on its own
+loop, so it can only be done there.
+
+The server notices in the end, when the socket is closed; until then the connection counts against
+its limit.
+
+Close what you open on the loop it was opened on: sessions in an `async with` block, the engine
+with `await engine.dispose()` in a `finally` before the loop ends.
+"""
+
+from __future__ import annotations
+
+from loopsentry.model import Evidence, Verdict
+
+CODE = "LS103"
+CAUSE = "late-cleanup"
+
+_HEADLINES = {
+    "dispose": "connections disposed after their event loop ended",
+    "close": "closed on another event loop than the one it was opened on",
+    "rollback": "rolled back on another event loop than the one it was begun on",
+}
+
+
+def match(evidence: Evidence) -> Verdict | None:
+    """Match a failed clean-up of an object that nothing had damaged before."""
+    if evidence.phase != "cleanup" or evidence.first_failure is not None or evidence.forked:
+        return None
+    if evidence.same_loop is not False or not evidence.has("foreign-loop", "loop-closed", "busy"):
+        return None
+    severe = evidence.handled and not evidence.collected
+    return Verdict(
+        certainty="proven",
+        explains=frozenset({"other-loop", "cleanup", *(s.kind for s in evidence.symptoms)}),
+        severity="error" if severe else "warning",
+        headline=_headline(evidence),
+        data="not-sent",
+        notes=("the work itself was done; only the clean-up failed",),
+    )
+
+
+def _headline(evidence: Evidence) -> str | None:
+    if evidence.collected:
+        return "connection never closed, collected after its event loop ended"
+    subject = evidence.subject.kind if evidence.subject else "connection"
+    headline = _HEADLINES.get(evidence.operation or "")
+    if headline is None or evidence.operation == "dispose":
+        return headline
+    return f"{subject} {headline}"

@@ -1,0 +1,47 @@
+"""connection of one event loop used on another, both alive
+
+A connection belongs to the event loop that opened it. That loop is not closed: it runs in another
+thread, or it is stopped for now, as a session-scoped test loop is while a test runs on its own.
+Meanwhile code on a second loop used the connection, the session that holds it, or a pool of such
+connections.
+
+The use fails with *attached to a different loop*, and the owner may then find its connection busy
+for ever: *another operation is in progress*. Two loops that run at the same time in two threads
+may even crash the interpreter when they meet inside the driver, without any exception.
+
+Send the work to the loop that owns the connection, or give each loop its own engine or pool.
+"""
+
+from __future__ import annotations
+
+from loopsentry.model import Evidence, Verdict
+
+CODE = "LS102"
+CAUSE = "two-live-loops"
+
+
+def match(evidence: Evidence) -> Verdict | None:
+    """Match a bound object whose owner was still open when another loop used it."""
+    if not evidence.crossed or not evidence.owner_alive or evidence.subject is None:
+        return None
+    explained = evidence.has("foreign-loop", "loop-closed", "busy", "stale-transaction")
+    if not explained or (evidence.phase == "cleanup" and evidence.first_failure is None):
+        return None
+    data, note = evidence.sent
+    return Verdict(
+        certainty="proven",
+        explains=frozenset({"other-loop", "owner-alive", *(s.kind for s in evidence.symptoms)}),
+        headline=f"{evidence.subject.kind} of one event loop used on another, both alive",
+        data=data,
+        notes=(note, *_threads(evidence)),
+    )
+
+
+def _threads(evidence: Evidence) -> tuple[str, ...]:
+    owner, current = evidence.owner, evidence.current
+    if owner is None or current is None or owner.thread == current.thread or not owner.thread:
+        return ()
+    return (
+        f"threads {owner.thread} and {current.thread}; two running loops on",
+        "one connection can also crash the interpreter",
+    )

@@ -1,0 +1,209 @@
+"""From `Evidence` to the one cause that accounts for most facts, and the cures that fit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from string import Template
+
+from .model import Birth, Diagnosis, Evidence, Fix, LoopInfo, Verdict
+
+_SURENESS = {"proven": 2, "likely": 1, "undetermined": 0}
+FIXES_OFFERED = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """A root cause as it stands on its shelf.
+
+    Attributes:
+        code: "LS101".
+        name: "closed-loop".
+        title: what is wrong, in one line.
+        explanation: why it happens and what helps, Markdown.
+        match: judges evidence; None where the cause does not apply.
+    """
+
+    code: str
+    name: str
+    title: str
+    explanation: str
+    match: Callable[[Evidence], Verdict | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remedy:
+    """A fix as it stands on its shelf.
+
+    Attributes:
+        id: its name.
+        title: one line that says what to do.
+        cures: the causes it cures.
+        rank: the lower, the earlier it is offered.
+        first_in: contexts in which it comes before all that do not name the context.
+        only_in: contexts in which alone it makes sense; empty for all.
+        objects: kinds of object it helps with; empty for all.
+        reason: why it helps.
+        snippet: code with `$engine`, `$function` and `$other` for the reader's names.
+        text: the long version, Markdown.
+        broken: a program that fails with one of the causes it cures.
+        fixed: the same program, cured.
+    """
+
+    id: str
+    title: str
+    cures: tuple[str, ...]
+    rank: int
+    snippet: str
+    reason: str
+    text: str
+    broken: str
+    fixed: str
+    first_in: tuple[str, ...] = ()
+    only_in: tuple[str, ...] = ()
+    objects: tuple[str, ...] = ()
+
+
+def judge(evidence: Evidence, causes: Iterable[Cause]) -> tuple[Cause, Verdict] | None:
+    """Choose the surest verdict; among equally sure ones that which explains most."""
+    verdicts = [(cause, verdict) for cause in causes if (verdict := cause.match(evidence))]
+    if not verdicts:
+        return None
+    return max(verdicts, key=lambda pair: (_SURENESS[pair[1].certainty], len(pair[1].explains)))
+
+
+def diagnose(
+    evidence: Evidence, causes: Iterable[Cause], remedies: Sequence[Remedy], version: str
+) -> Diagnosis | None:
+    """Judge the evidence and write down what it says; None if no cause applies."""
+    judged = judge(evidence, causes)
+    if judged is None:
+        return None
+    cause, verdict = judged
+    first = evidence.first_failure
+    if verdict.certainty == "undetermined" and first is not None and first.diagnosis is not None:
+        return echo(evidence, first.diagnosis)
+    return Diagnosis(
+        id=key_of(evidence, cause.code),
+        version=version,
+        time=datetime.now(UTC),
+        pid=evidence.pid,
+        code=cause.code,
+        cause=cause.name,
+        title=verdict.headline or cause.title,
+        certainty=verdict.certainty,
+        severity=verdict.severity,
+        phase=evidence.phase,
+        context=evidence.contexts[0] if evidence.contexts else "unknown",
+        framework=evidence.framework,
+        used_at=evidence.used_at,
+        current_task=evidence.task,
+        operation=evidence.operation,
+        owner_loop=evidence.owner,
+        current_loop=evidence.current,
+        object=evidence.subject,
+        engine=evidence.engine,
+        other_operation=evidence.other if verdict.certainty != "undetermined" else None,
+        first_failure=replace(first, diagnosis=None) if first else None,
+        data=verdict.data,
+        facts=facts_of(evidence),
+        notes=verdict.notes,
+        fixes=choose_fixes(evidence, cause.name, remedies),
+        original=evidence.original,
+    )
+
+
+def echo(evidence: Evidence, first: Diagnosis) -> Diagnosis:
+    """Say again what made the object unusable; the present failure follows from it."""
+    return replace(
+        first,
+        time=datetime.now(UTC),
+        used_at=evidence.used_at,
+        current_task=evidence.task,
+        operation=evidence.operation,
+        first_failure=replace(evidence.first_failure, diagnosis=None)
+        if evidence.first_failure
+        else None,
+        facts=facts_of(evidence),
+        original=evidence.original,
+    )
+
+
+def key_of(evidence: Evidence, code: str) -> str:
+    """The key of a mistake: what the object was born of, the cause, the pair of loops."""
+    birth = evidence.subject.birth if evidence.subject else None
+    born = (birth.family or birth.serial) if birth else "-"
+    place = f"{evidence.used_at.file}:{evidence.used_at.line}" if evidence.used_at else "-"
+    loops = [str(loop.id) if loop else "-" for loop in (evidence.owner, evidence.current)]
+    return "/".join((code, str(born) if birth else place, *loops))
+
+
+def facts_of(evidence: Evidence) -> tuple[str, ...]:
+    """What was found, in words, whether or not it decides anything."""
+    facts = [f"{symptom.library} complained: {symptom.kind}" for symptom in evidence.symptoms]
+    subject = evidence.subject
+    if subject is not None:
+        facts.append(f"the object is {subject.label}{_born(subject.birth)}")
+    facts.append(_loop_fact("it belongs to", evidence.owner))
+    facts.append(_loop_fact("it was used on", evidence.current))
+    if evidence.other is not None:
+        facts.append(f"{evidence.other.task} was {evidence.other.state} in {evidence.other.function}()")
+    if evidence.first_failure is not None:
+        facts.append(f"it had failed before, with {evidence.first_failure.code}")
+    return tuple(facts)
+
+
+def _born(birth: Birth | None) -> str:
+    if birth is None:
+        return ""
+    if not birth.recorded:
+        return ", opened before loopsentry was installed"
+    here = "" if birth.pid == os.getpid() else f" in process {birth.pid}"
+    return f", opened at {birth.place.short}{here}" if birth.place else here
+
+
+def _loop_fact(words: str, loop: LoopInfo | None) -> str:
+    if loop is None:
+        return f"{words} no recorded loop"
+    starter = f"started by {loop.started_by.short}" if loop.started_by else "starter not recorded"
+    return f"{words} loop {loop.id} ({loop.runner or loop.kind}, {starter}), {loop.state}"
+
+
+def choose_fixes(evidence: Evidence, cause: str, remedies: Sequence[Remedy]) -> tuple[Fix, ...]:
+    """The cures for a cause, those first that fit the context."""
+    contexts = evidence.contexts or ("unknown",)
+    kind = evidence.subject.kind if evidence.subject else None
+
+    def fits(remedy: Remedy) -> bool:
+        return (
+            cause in remedy.cures
+            and (not remedy.only_in or any(context in remedy.only_in for context in contexts))
+            and (not remedy.objects or kind is None or kind in remedy.objects)
+        )
+
+    def order(remedy: Remedy) -> tuple[bool, int]:
+        return contexts[0] not in remedy.first_in, remedy.rank
+
+    names = _names(evidence)
+    return tuple(
+        Fix(
+            id=remedy.id,
+            title=remedy.title,
+            snippet=Template(remedy.snippet).safe_substitute(names),
+            reason=remedy.reason,
+        )
+        for remedy in sorted(filter(fits, remedies), key=order)[:FIXES_OFFERED]
+    )
+
+
+def _names(evidence: Evidence) -> dict[str, str]:
+    """The reader's own names, where they are known."""
+    engine = evidence.engine.variable if evidence.engine else None
+    used, other = evidence.used_at, evidence.other
+    return {
+        "engine": engine or "engine",
+        "function": used.call if used else "the function",
+        "other": other.place.call if other else "the other task",
+    }
