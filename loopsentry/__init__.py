@@ -1,0 +1,63 @@
+"""Names both event loops when an async engine is used on the wrong one, and gives the cure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .asgi import LoopSentryMiddleware
+    from .explanation import explain
+    from .installation import diagnose, install, subscribe, uninstall
+    from .model import Diagnosis
+    from .session import (
+        AsyncSessionFactory,
+        EngineNotChosenError,
+        session_scope,
+        session_scope_fresh,
+    )
+
+__all__ = [
+    "AsyncSessionFactory",
+    "Diagnosis",
+    "EngineNotChosenError",
+    "LoopSentryMiddleware",
+    "diagnose",
+    "explain",
+    "install",
+    "session_scope",
+    "session_scope_fresh",
+    "subscribe",
+    "uninstall",
+]
+
+# Where each public name lives: modules are imported when a name is first used, so that
+# `import loopsentry` costs next to nothing and needs no other library.
+_HOMES = {
+    "AsyncSessionFactory": "session",
+    "Diagnosis": "model",
+    "EngineNotChosenError": "session",
+    "LoopSentryMiddleware": "asgi",
+    "diagnose": "installation",
+    "explain": "explanation",
+    "install": "installation",
+    "session_scope": "session",
+    "session_scope_fresh": "session",
+    "subscribe": "installation",
+    "uninstall": "installation",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'loopsentry' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

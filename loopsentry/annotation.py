@@ -1,0 +1,113 @@
+"""Putting a diagnosis onto the user's exception, without making another one of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .evidence import arguments_of, walk_tree
+from .model import Diagnosis
+from .renderers import plain
+from .story import headline
+
+
+class Marked(str):
+    """A text that carries the diagnosis it tells; it pickles and copies as a plain `str`.
+
+    `RuntimeError` takes no weak reference, so the mark travels in the exception's own text.
+    """
+
+    __slots__ = ("diagnosis",)
+
+    diagnosis: Diagnosis
+
+    def __new__(cls, text: str, diagnosis: Diagnosis) -> Marked:
+        """Make the text and attach the diagnosis."""
+        self = super().__new__(cls, text)
+        self.diagnosis = diagnosis
+        return self
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        return str, (str.__str__(self),)
+
+    def __copy__(self) -> str:
+        return str.__str__(self)
+
+    def __deepcopy__(self, _memo: object) -> str:
+        return str.__str__(self)
+
+
+def marks_on(exc: BaseException) -> Diagnosis | None:
+    """The diagnosis that an exception itself already carries."""
+    notes = BaseException.__getattribute__(exc, "__dict__").get("__notes__")
+    for text in (*arguments_of(exc)[:1], *(notes if isinstance(notes, list) else ())):
+        if type(text) is Marked:
+            return text.diagnosis
+    return None
+
+
+def shown_before(exc: BaseException, diagnosis: Diagnosis) -> bool:
+    """Whether an exception that is printed with this one already tells the same story."""
+    for node in walk_tree(exc):
+        notes = BaseException.__getattribute__(node, "__dict__").get("__notes__")
+        for note in notes if isinstance(notes, list) else ():
+            if type(note) is Marked and note.diagnosis.id == diagnosis.id:
+                return node is exc or _is_printed(exc, node)
+    return False
+
+
+def _is_printed(exc: BaseException, node: BaseException) -> bool:
+    current: BaseException | None = exc
+    for _ in range(100):
+        if current is None or current is node:
+            return current is node
+        if current.__cause__ is not None:
+            current = current.__cause__
+        else:
+            current = None if current.__suppress_context__ else current.__context__
+    return False
+
+
+def annotate(exc: BaseException, diagnosis: Diagnosis, *, rewrite: bool) -> None:
+    """Add the headline to the message, where that is safe, and the story as a note.
+
+    The object, its type and its traceback stay; the original text stays inside the message.
+    """
+    if not isinstance(exc, Exception):
+        return
+    if rewrite:
+        rewrite_message(exc, diagnosis)
+    if not shown_before(exc, diagnosis):
+        exc.add_note(Marked(plain.render(diagnosis), diagnosis))
+
+
+def rewrite_message(exc: Exception, diagnosis: Diagnosis) -> bool:
+    """Add one line to an exception's only argument; return whether that was possible.
+
+    Only for one argument that is exactly a `str` and that the exception's own text contains:
+    OSError, KeyError, exception groups and classes with a `__str__` of their own keep theirs.
+    """
+    args = arguments_of(exc)
+    if len(args) != 1 or type(args[0]) is not str or not _shows(exc, args[0]):
+        return False
+    exc.args = (Marked(f"{args[0]}\n{headline(diagnosis)}", diagnosis),)
+    if type(exc).__module__ == "sqlalchemy.exc":
+        exc.code = None  # type: ignore[attr-defined]  # its link blames a dropped connection
+    return True
+
+
+def _shows(exc: Exception, text: str) -> bool:
+    try:
+        return text in str(exc)
+    except Exception:
+        return False
+
+
+def diagnosis_of(exc: Any) -> Diagnosis | None:
+    """The diagnosis on an exception or anywhere in its tree."""
+    if not isinstance(exc, BaseException):
+        return None
+    for node in reversed(walk_tree(exc)):
+        diagnosis = marks_on(node)
+        if diagnosis is not None:
+            return diagnosis
+    return None

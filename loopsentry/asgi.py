@@ -1,0 +1,69 @@
+"""The ASGI middleware."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from ._safely import safely
+from .installation import current, install, switched_off
+from .model import Clue
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+logger = logging.getLogger("loopsentry")
+
+
+class LoopSentryMiddleware:
+    """Explains loop failures of an ASGI application: http, websocket and lifespan.
+
+    `app.add_middleware(LoopSentryMiddleware)`. It examines an exception that passes and raises it
+    again; requests, responses and bodies are not touched. If `install()` has not been called when
+    the first request arrives, it installs, and logs once that earlier loops are not recorded.
+
+    Args:
+        app: the application inside.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        self.ready = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the application; on an exception, explain it and let it go on."""
+        if not self.ready:
+            self.ready = True
+            _install_late()
+        try:
+            await self.app(scope, receive, send)
+        except Exception as exc:
+            _examine(exc, scope)
+            raise
+
+
+@safely
+def _install_late() -> None:
+    if current() is None and not switched_off():
+        install()
+        logger.warning(
+            "loopsentry was installed by its middleware: event loops and connections from before"
+            " are not recorded. Call loopsentry.install() beside create_async_engine()."
+        )
+
+
+@safely
+def _examine(exc: Exception, scope: Scope) -> None:
+    installation = current()
+    if installation is not None:
+        installation.examiner.report(exc, Clue(framework=describe_scope(scope)))
+
+
+def describe_scope(scope: Scope) -> dict[str, str]:
+    """What was asked for: the method and the route's pattern, never the path with its values."""
+    kind = str(scope.get("type", ""))
+    found = {"name": kind}
+    route = getattr(scope.get("route"), "path", None)
+    if route is not None:
+        found["route"] = f"{scope.get('method', kind.upper())} {route}"
+    return found

@@ -1,0 +1,96 @@
+"""The command `loopsentry`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import click
+
+from . import __version__
+
+Program = Callable[[], None]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="loopsentry")
+def cli() -> None:
+    """Explain failures of async database code that crosses event loops."""
+
+
+@cli.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    add_help_option=False,
+)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def run(context: click.Context, command: tuple[str, ...]) -> Program:
+    """Run a program with loopsentry installed: run SCRIPT|-m MODULE [ARGS]."""
+    if command in (("-h",), ("--help",)):
+        click.echo(context.get_help())
+        context.exit()
+    if not command or command == ("-m",):
+        raise click.UsageError("nothing to run; give SCRIPT or -m MODULE", context)
+    if command[0] == "-m":
+        return partial(_run, "run_module", command[1], command[2:])
+    if command[0].startswith("-m"):
+        return partial(_run, "run_module", command[0][2:], command[1:])
+    if command[0].startswith("-"):
+        raise click.UsageError(f"no such option: {command[0]}", context)
+    return partial(_run, "run_script", command[0], command[1:])
+
+
+def _run(how: str, target: str, arguments: Sequence[str]) -> None:
+    from . import program
+    from .installation import install
+
+    install()
+    try:
+        getattr(program, how)(target, arguments)
+    except program.ProgramError as exc:
+        click.echo(f"loopsentry run: {exc}", err=True)
+        raise SystemExit(2) from None
+
+
+@cli.command()
+@click.argument("topic", required=False)
+def explain(topic: str | None) -> None:
+    """Explain a code (LS101) or a fix (fresh-session); without one, list them."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from .explanation import UnknownTopicError
+    from .explanation import explain as explain_topic
+
+    try:
+        text = explain_topic(topic)
+    except UnknownTopicError as exc:
+        raise click.UsageError(str(exc)) from None
+    if sys.stdout.isatty():
+        Console().print(Markdown(text))
+    else:
+        click.echo(text, nl=False)
+
+
+@cli.command()
+def demo() -> None:
+    """Show the whole story on a real PostgreSQL: the failure, its explanation, the cure."""
+    from .demo import tell_story
+
+    raise SystemExit(tell_story())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point. A program to run is started outside of click, so that its frames stand alone."""
+    try:
+        result: Any = cli.main(arguments, prog_name="loopsentry", standalone_mode=False)
+    except click.ClickException as exc:
+        exc.show()
+        raise SystemExit(exc.exit_code) from None
+    except click.Abort:
+        click.echo("Aborted", err=True)
+        raise SystemExit(1) from None
+    if callable(result):
+        result()

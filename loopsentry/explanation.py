@@ -1,0 +1,62 @@
+"""The long version of a cause or a fix, from the shelves."""
+
+from __future__ import annotations
+
+from . import catalog
+from .diagnosis import Cause, Remedy
+
+
+class UnknownTopicError(LookupError):
+    """There is no cause and no fix of that name."""
+
+
+def explain(topic: str | None = None) -> str:
+    """Explain a code ("LS101"), a cause ("closed-loop") or a fix ("fresh-session"), as Markdown.
+
+    Args:
+        topic: what to explain, in any case of letters; None lists everything there is.
+
+    Returns:
+        Markdown: what happened, a program that fails, the cures.
+
+    Raises:
+        UnknownTopicError: if nothing has that name; the message lists what there is.
+    """
+    causes, fixes = catalog.load_causes(), catalog.load_fixes()
+    if topic is None:
+        return _overview(causes, fixes)
+    wanted = topic.strip().lower()
+    for cause in causes:
+        if wanted in (cause.code.lower(), cause.name):
+            return _explain_cause(cause, fixes)
+    for fix in fixes:
+        if wanted == fix.id:
+            return _explain_fix(fix, causes)
+    names = ", ".join([*(cause.code for cause in causes), *(fix.id for fix in fixes)])
+    raise UnknownTopicError(f"nothing is called {topic!r}; there are {names}")
+
+
+def _overview(causes: tuple[Cause, ...], fixes: tuple[Remedy, ...]) -> str:
+    lines = ["# Causes", ""]
+    lines += [f"- `{cause.code}` {cause.name}: {cause.title}" for cause in causes]
+    lines += ["", "# Fixes", ""]
+    lines += [f"- `{fix.id}`: {fix.title}" for fix in fixes]
+    return "\n".join(lines) + "\n"
+
+
+def _explain_cause(cause: Cause, fixes: tuple[Remedy, ...]) -> str:
+    cures = [fix for fix in fixes if cause.name in fix.cures]
+    parts = [f"# {cause.code} {cause.name}", f"*{cause.title}*", cause.explanation]
+    example = next((fix for fix in cures if fix.cures[0] == cause.name), None)
+    if example is not None:
+        parts += ["## A program that fails", f"```python\n{example.broken}```"]
+        parts += [f"## The same program with `{example.id}`", f"```python\n{example.fixed}```"]
+    if cures:
+        listed = "\n".join(f"- `{fix.id}`: {fix.title}. {fix.reason}" for fix in cures)
+        parts += ["## Cures", listed]
+    return "\n\n".join(parts) + "\n"
+
+
+def _explain_fix(fix: Remedy, causes: tuple[Cause, ...]) -> str:
+    cured = ", ".join(f"`{cause.code}`" for cause in causes if cause.name in fix.cures)
+    return f"# {fix.id}\n\n*{fix.title}*, for {cured}\n\n{fix.text}\n"

@@ -1,0 +1,113 @@
+"""Log records with an exception: those of servers, of asyncio, and the pool's own clean-up.
+
+Filters, never handlers, on the concrete loggers: a filter on `sqlalchemy.pool` would see nothing
+of its children (logging.Logger.filter is asked for a logger's own records only). Filters survive
+`logging.config.dictConfig`, which uvicorn calls.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from loopsentry._safely import safely
+from loopsentry.model import Clue, Reporter
+
+NAMES = (
+    "asyncio",
+    "uvicorn.error",
+    "gunicorn.error",
+    "hypercorn.error",
+    "daphne.server",
+    "celery.app.trace",
+    "concurrent.futures",
+    "aiosqlite",
+)
+POOLS = (
+    "NullPool",
+    "QueuePool",
+    "AsyncAdaptedQueuePool",
+    "FallbackAsyncAdaptedQueuePool",
+    "StaticPool",
+    "SingletonThreadPool",
+    "AssertionPool",
+)
+_CLEANUP = ("Exception closing connection", "Exception terminating connection")
+_COLLECTED = "The garbage collector is trying to clean up"
+
+_attached: list[tuple[logging.Logger, logging.Filter]] = []
+
+
+class _Examine(logging.Filter):
+    """Examines the exception of each record and lets the record pass."""
+
+    def __init__(self, report: Reporter) -> None:
+        super().__init__()
+        self.report = safely(report)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        exc = record.exc_info[1] if record.exc_info else None
+        if isinstance(exc, Exception):
+            self.report(exc)
+        return True
+
+
+class _Fold(logging.Filter):
+    """Holds back the pool's records about a connection that a diagnosis already explains."""
+
+    def __init__(self, report: Reporter, registry: Any) -> None:
+        super().__init__()
+        self.report = report
+        self.registry = registry
+        self.explains = safely(self._explains)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.ERROR or not self.explains(record):
+            return True
+        logger = logging.getLogger(record.name)
+        if not logger.isEnabledFor(logging.DEBUG):
+            return False
+        record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+        return True
+
+    def _explains(self, record: logging.LogRecord) -> bool:
+        """Whether a record is about a connection whose failure is diagnosed; diagnose it now if not."""
+        message = str(record.msg)
+        exc = record.exc_info[1] if record.exc_info else None
+        if not message.startswith(_CLEANUP) or not isinstance(exc, Exception) or not record.args:
+            return False
+        args = record.args
+        connection = args[0] if isinstance(args, tuple) else args
+        driver_connection = getattr(connection, "driver_connection", connection)
+        birth = self.registry.birth_of(driver_connection)
+        if birth is None:
+            return False
+        known = birth.serial in self.registry.failures
+        if not known:
+            clue = Clue(
+                target=driver_connection, birth=birth, cleanup=True, reaches_program=False
+            )
+            known = self.report(exc, clue) is not None
+        if known:
+            self.registry.folded[message] += 1
+        return known
+
+
+def attach(report: Reporter, registry: Any) -> None:
+    """Put the filters on."""
+    for name in NAMES:
+        _add(logging.getLogger(name), _Examine(report))
+    for pool in POOLS:
+        _add(logging.getLogger(f"sqlalchemy.pool.impl.{pool}"), _Fold(report, registry))
+
+
+def _add(logger: logging.Logger, filter_: logging.Filter) -> None:
+    logger.addFilter(filter_)
+    _attached.append((logger, filter_))
+
+
+def detach() -> None:
+    """Take the filters off."""
+    while _attached:
+        logger, filter_ = _attached.pop()
+        logger.removeFilter(filter_)

@@ -1,0 +1,218 @@
+"""install and uninstall: the composition root, and the only place that touches the world."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from types import TracebackType
+from typing import Any, Self
+
+from . import __version__, catalog
+from ._safely import complain, safely
+from .model import Diagnosis, Reporter
+from .recognition import Recogniser
+from .registry import Registry
+from .report import Examiner, Options, Sink
+
+logger = logging.getLogger("loopsentry")
+
+MODES = ("annotate", "raise", "reconnect")
+AVAILABLE = ("annotate",)
+
+
+class Installation:
+    """loopsentry at work in this process; leaving it as a context manager takes it out again."""
+
+    def __init__(self, options: Options) -> None:
+        self.registry = Registry()
+        self.shelves = catalog.load_all()
+        recogniser = Recogniser(self.shelves.contexts)
+        self.registry.recognise = recogniser.describe_loop
+        self.examiner = Examiner(self.registry, self.shelves, recogniser, __version__)
+        self.examiner.options = options
+        self._detachments: list[Callable[[], None]] = []
+
+    def attach(self, environment: Mapping[str, str]) -> None:
+        """Listen to the libraries and to the places where exceptions surface."""
+        report: Reporter = safely(self.examiner.report)
+        for sink in self.shelves.sinks:
+            opened: Sink | None = sink.open_sink(environment)
+            if opened is not None:
+                self.examiner.sinks.append(opened)
+        for probe in self.shelves.probes:
+            if hasattr(probe, "attach"):
+                probe.attach(self.registry, report)
+                self._detachments.append(probe.detach)
+        for hook in self.shelves.hooks:
+            hook.attach(report, self.registry)
+            self._detachments.append(hook.detach)
+
+    def detach(self) -> None:
+        """Undo everything, the last first."""
+        while self._detachments:
+            try:
+                self._detachments.pop()()
+            except Exception:
+                complain("uninstall")
+
+
+_installed: list[Installation] = []
+
+
+class Handle:
+    """What `install()` returns: usable as a context manager that uninstalls at its end."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        uninstall()
+
+
+def current() -> Installation | None:
+    """The installation of this process, if there is one."""
+    return _installed[0] if _installed else None
+
+
+def switched_off(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether `LOOPSENTRY=off` forbids every hook and note."""
+    return environment.get("LOOPSENTRY", "").strip().lower() in ("off", "0", "no", "false")
+
+
+def install(
+    *,
+    on_mismatch: str | None = None,
+    rewrite_message: bool = True,
+    evict: bool = True,
+    verbose: bool | None = None,
+) -> Handle:
+    """Watch every async engine of this process, and explain failures that cross event loops.
+
+    Best called once, beside `create_async_engine`; engines made before and after are both seen.
+    Calling it again only changes the options. With `LOOPSENTRY=off` in the environment it does
+    nothing. It never imports a driver, opens a connection or runs a query.
+
+    Args:
+        on_mismatch: what happens when a connection meets a foreign loop. "annotate" (the default;
+            also from `LOOPSENTRY_ON_MISMATCH`): the failure happens as always and is explained.
+        rewrite_message: whether the exception's message gains one line; the story is always
+            added as a PEP 678 note.
+        evict: whether a connection that was left unusable is replaced at its next checkout.
+        verbose: whether messages tell everything known (also `LOOPSENTRY_VERBOSE=1`).
+
+    Returns:
+        A handle that may be used as a context manager; leaving it calls `uninstall()`.
+
+    Raises:
+        ValueError: for a mode that does not exist.
+        NotImplementedError: for a mode that this version does not have yet.
+    """
+    if switched_off():
+        return Handle()
+    options = Options(
+        on_mismatch=_mode(on_mismatch),
+        rewrite_message=rewrite_message,
+        evict=evict,
+        verbose=os.environ.get("LOOPSENTRY_VERBOSE") == "1" if verbose is None else verbose,
+    )
+    if _installed:
+        _installed[0].examiner.options = options
+        return Handle()
+    installation = Installation(options)
+    _installed.append(installation)
+    installation.attach(os.environ)
+    logger.info("loopsentry %s installed, on_mismatch=%s", __version__, options.on_mismatch)
+    _warn_of_namesake()
+    return Handle()
+
+
+def uninstall() -> None:
+    """Take every hook, filter and listener out again; without an installation it does nothing."""
+    while _installed:
+        _installed.pop().detach()
+
+
+def _mode(asked: str | None) -> str:
+    if asked is not None:
+        if asked not in MODES:
+            raise ValueError(f"on_mismatch={asked!r} is not one of {', '.join(MODES)}")
+        if asked not in AVAILABLE:
+            raise NotImplementedError(
+                f"on_mismatch={asked!r} is not available in loopsentry {__version__};"
+                " use 'annotate', and session_scope_fresh() where code runs on another loop"
+            )
+        return asked
+    named = os.environ.get("LOOPSENTRY_ON_MISMATCH", "annotate")
+    if named not in AVAILABLE:
+        logger.warning(
+            "LOOPSENTRY_ON_MISMATCH=%s is not available, valid is %s; using annotate",
+            named,
+            ", ".join(AVAILABLE),
+        )
+        return "annotate"
+    return named
+
+
+def _warn_of_namesake() -> None:
+    """Say so when the other distribution of the same import name is installed too."""
+    try:
+        other = metadata.version("loopsentry")
+    except metadata.PackageNotFoundError:
+        return
+    logger.warning(
+        "the distribution 'loopsentry' %s is installed beside 'sqlalchemy-loopsentry';"
+        " both own the import name. Uninstall one of them and reinstall the other.",
+        other,
+    )
+
+
+def diagnose(exc: BaseException) -> Diagnosis | None:
+    """Say what is known about any exception, without changing it.
+
+    Works without `install()` too, from what the objects in the traceback say of themselves.
+
+    Args:
+        exc: any exception, caught anywhere.
+
+    Returns:
+        The diagnosis, or None if nothing in the exception concerns event loops or the sharing of
+        connections.
+    """
+    from .annotation import diagnosis_of
+
+    known = diagnosis_of(exc)
+    if known is not None:
+        return known
+    installation = current() or Installation(Options())
+    return installation.examiner.diagnose(exc)
+
+
+def subscribe(callback: Callable[[Diagnosis], Any]) -> Callable[[], None]:
+    """Call back with each diagnosis when it is made, once for each mistake.
+
+    The callback runs where the failure happened, inside a guard: what it raises is logged once.
+
+    Args:
+        callback: takes a `Diagnosis`.
+
+    Returns:
+        A function that ends the subscription.
+    """
+    installation = current()
+    if installation is None:
+        return lambda: None
+    subscribers = installation.examiner.subscribers
+    subscribers.append(callback)
+
+    def unsubscribe() -> None:
+        if callback in subscribers:
+            subscribers.remove(callback)
+
+    return unsubscribe

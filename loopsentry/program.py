@@ -1,0 +1,102 @@
+"""Running somebody's program as Python itself would: argv, path, `__main__`, exit status."""
+
+from __future__ import annotations
+
+import builtins
+import importlib.machinery
+import importlib.util
+import io
+import sys
+import types
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import CodeType, TracebackType
+from typing import Any
+
+
+class ProgramError(Exception):
+    """The program could not be found or is no Python."""
+
+
+def run_script(path: str, arguments: Sequence[str]) -> None:
+    """Run a file, a folder with `__main__.py` or a zip file as `python PATH` would.
+
+    Raises:
+        ProgramError: if there is no such file.
+    """
+    target = Path(path)
+    if target.is_dir():
+        target = target / "__main__.py"
+    if not target.is_file():
+        raise ProgramError(f"can't open file {path!r}: no such file")
+    absolute = str(target.absolute())
+    with io.open_code(absolute) as file:
+        source = file.read()
+    sys.argv[:] = [path, *arguments]
+    sys.path[0] = str(target.absolute().parent)
+    module = _new_main(absolute)
+    module.__loader__ = importlib.machinery.SourceFileLoader("__main__", absolute)
+    _execute(lambda: compile(source, absolute, "exec", dont_inherit=True), module)
+
+
+def run_module(name: str, arguments: Sequence[str]) -> None:
+    """Run a module or a package's `__main__` as `python -m NAME` would.
+
+    Raises:
+        ProgramError: if there is no such module.
+    """
+    sys.path[0] = str(Path.cwd())
+    spec = _find(name)
+    if spec.submodule_search_locations is not None:
+        spec = _find(f"{name}.__main__")
+    loader = spec.loader
+    if not hasattr(loader, "get_code") or spec.origin is None:
+        raise ProgramError(f"no code object available for {name}")
+    sys.argv[:] = [spec.origin, *arguments]
+    module = _new_main(spec.origin)
+    module.__spec__, module.__loader__ = spec, loader
+    module.__package__ = spec.parent
+    _execute(lambda: loader.get_code(spec.name), module)
+
+
+def _find(name: str) -> importlib.machinery.ModuleSpec:
+    try:
+        spec = importlib.util.find_spec(name)
+    except ImportError as exc:
+        raise ProgramError(f"error while finding module {name!r}: {exc}") from exc
+    if spec is None:
+        raise ProgramError(f"no module named {name}")
+    return spec
+
+
+def _new_main(file: str) -> types.ModuleType:
+    module = types.ModuleType("__main__")
+    module.__file__ = file
+    module.__builtins__ = builtins  # type: ignore[attr-defined]
+    module.__spec__ = None
+    sys.modules["__main__"] = module
+    return module
+
+
+def _execute(get_code: Callable[[], CodeType | Any], module: types.ModuleType) -> None:
+    """Execute code as the main module; an uncaught exception ends as it does under `python`."""
+    try:
+        exec(get_code(), module.__dict__)  # noqa: S102 - running the program is the purpose
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as exc:  # noqa: BLE001 - whatever python itself would print
+        traceback = _own_frames_cut(exc.__traceback__)
+        failure = exc.with_traceback(traceback)
+    else:
+        return
+    sys.excepthook(type(failure), failure, traceback)
+    del failure
+    raise SystemExit(1)
+
+
+def _own_frames_cut(traceback: TracebackType | None) -> TracebackType | None:
+    """The traceback from the program's first frame on."""
+    while traceback is not None and traceback.tb_frame.f_code.co_filename == __file__:
+        traceback = traceback.tb_next
+    return traceback
+

@@ -1,0 +1,110 @@
+"""The diagnosis record of the contract: one JSON object, `"schema": 1`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from loopsentry.model import (
+    Diagnosis,
+    EngineInfo,
+    FirstFailure,
+    LoopInfo,
+    Operation,
+    Original,
+    Place,
+    Subject,
+)
+
+SCHEMA = 1
+
+
+def render(diagnosis: Diagnosis) -> str:
+    """Render one record without line breaks."""
+    return json.dumps(to_dict(diagnosis), ensure_ascii=False, default=str)
+
+
+def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
+    """The record as plain dictionaries and lists, every field present."""
+    return {
+        "schema": SCHEMA,
+        "id": diagnosis.id,
+        "version": diagnosis.version,
+        "time": diagnosis.time.isoformat(),
+        "pid": diagnosis.pid,
+        "code": diagnosis.code,
+        "cause": diagnosis.cause,
+        "certainty": diagnosis.certainty,
+        "severity": diagnosis.severity,
+        "phase": diagnosis.phase,
+        "context": diagnosis.context,
+        "framework": dict(diagnosis.framework) if diagnosis.framework else None,
+        "used_at": _place(diagnosis.used_at),
+        "current_task": diagnosis.current_task,
+        "operation": diagnosis.operation,
+        "owner_loop": _loop(diagnosis.owner_loop),
+        "current_loop": _loop(diagnosis.current_loop),
+        "object": _subject(diagnosis.object),
+        "engine": _engine(diagnosis.engine),
+        "other_operation": _operation(diagnosis.other_operation),
+        "first_failure": _failure(diagnosis.first_failure),
+        "data": diagnosis.data,
+        "action": diagnosis.action,
+        "facts": list(diagnosis.facts),
+        "fixes": [asdict(fix) for fix in diagnosis.fixes],
+        "original": _original(diagnosis.original),
+    }
+
+
+def _place(place: Place | None) -> dict[str, Any] | None:
+    return None if place is None else asdict(place)
+
+
+def _loop(loop: LoopInfo | None) -> dict[str, Any] | None:
+    if loop is None:
+        return None
+    record = asdict(loop)
+    del record["contexts"]
+    return record
+
+
+def _subject(subject: Subject | None) -> dict[str, Any] | None:
+    if subject is None:
+        return None
+    birth = subject.birth
+    return {
+        "kind": subject.kind,
+        "label": subject.label,
+        "opened_at": _place(birth.place if birth else None),
+        "opened_by_task": birth.task if birth else None,
+    }
+
+
+def _engine(engine: EngineInfo | None) -> dict[str, Any] | None:
+    if engine is None:
+        return None
+    return {
+        "url": engine.url,
+        "driver": engine.driver,
+        "variable": engine.variable,
+        "created_at": _place(engine.created_at),
+    }
+
+
+def _operation(operation: Operation | None) -> dict[str, Any] | None:
+    return None if operation is None else asdict(operation)
+
+
+def _failure(failure: FirstFailure | None) -> dict[str, Any] | None:
+    if failure is None:
+        return None
+    return {
+        "time": failure.time.isoformat(),
+        "code": failure.code,
+        "place": _place(failure.place),
+    }
+
+
+def _original(original: Original | None) -> dict[str, Any] | None:
+    return None if original is None else asdict(original)

@@ -1,0 +1,16 @@
+"""The message as plain ASCII, about 80 columns wide: notes, log files, screen readers."""
+
+from __future__ import annotations
+
+from loopsentry.model import Diagnosis
+from loopsentry.story import tell
+
+
+def render(diagnosis: Diagnosis) -> str:
+    """Render the message; paths, codes and labels are never broken.
+
+    Text of others (the original message, names) that is not ASCII is escaped, so that any
+    terminal and any log file can hold it.
+    """
+    text = "\n".join(line.text for line in tell(diagnosis))
+    return text.encode("ascii", "backslashreplace").decode("ascii")

@@ -1,0 +1,119 @@
+"""Collect, diagnose, annotate, deduplicate, hand to the sinks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from ._safely import complain
+from .annotation import annotate, diagnosis_of, rewrite_message
+from .catalog import Shelves
+from .diagnosis import diagnose
+from .evidence import Collector
+from .model import Clue, Diagnosis, Evidence
+from .recognition import Recogniser
+from .registry import Registry
+
+
+class Sink(Protocol):
+    """A destination of diagnoses."""
+
+    def send(self, diagnosis: Diagnosis, *, shown: bool) -> None:
+        """Take one diagnosis; `shown` says that an exception's note already tells it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How diagnoses are made and shown.
+
+    Attributes:
+        on_mismatch: "annotate"; the modes "raise" and "reconnect" are not available yet.
+        rewrite_message: whether messages gain the headline; the note comes in any case.
+        evict: whether a connection that was left unusable is replaced at its next checkout.
+        verbose: whether messages tell everything that is known.
+    """
+
+    on_mismatch: str = "annotate"
+    rewrite_message: bool = True
+    evict: bool = True
+    verbose: bool = False
+
+
+class Examiner:
+    """Makes diagnoses of exceptions from the shelves and the records.
+
+    `diagnose` only says what is known. `report` is what probes and hooks call: it also writes on
+    the exception, retires what is unusable, and tells the sinks, once for each mistake.
+    """
+
+    def __init__(
+        self, registry: Registry, shelves: Shelves, recogniser: Recogniser, version: str
+    ) -> None:
+        self.registry = registry
+        self.shelves = shelves
+        self.version = version
+        self.collector = Collector(registry, shelves.probes, recogniser.recognise)
+        self.options = Options()
+        self.sinks: list[Sink] = []
+        self.subscribers: list[Callable[[Diagnosis], object]] = []
+
+    def diagnose(self, exc: BaseException, clue: Clue | None = None) -> Diagnosis | None:
+        """What is known about an exception; None if nothing in it concerns event loops."""
+        evidence = self.collector.collect(exc, clue or Clue())
+        return self._judge(evidence) if evidence is not None else None
+
+    def _judge(self, evidence: Evidence) -> Diagnosis | None:
+        return diagnose(evidence, self.shelves.causes, self.shelves.fixes, self.version)
+
+    def report(self, exc: BaseException, clue: Clue | None = None) -> Diagnosis | None:
+        """Diagnose an exception, write on it and tell the sinks. The exception stays the user's."""
+        known = diagnosis_of(exc)
+        if known is not None:
+            self._write_on(exc, known, Clue())
+            return known
+        clue = clue or Clue()
+        evidence = self.collector.collect(exc, clue)
+        diagnosis = self._judge(evidence) if evidence is not None else None
+        if evidence is None or diagnosis is None:
+            return None
+        diagnosis = self._retire(diagnosis, evidence, clue)
+        self._write_on(exc, diagnosis, clue)
+        self._tell(diagnosis, shown=clue.reaches_program)
+        return diagnosis
+
+    def _retire(self, diagnosis: Diagnosis, evidence: Evidence, clue: Clue) -> Diagnosis:
+        """Remember the first failure of an object, and let it be replaced at its next checkout."""
+        birth = evidence.subject.birth if evidence.subject else None
+        unusable = evidence.has("foreign-loop", "loop-closed", "busy", "stale-transaction")
+        if birth is None or not unusable or diagnosis.certainty == "undetermined":
+            return diagnosis
+        self.registry.note_failure(birth, diagnosis)
+        if clue.retire is None or not self.options.evict:
+            return diagnosis
+        clue.retire()
+        return replace(diagnosis, action="evicted")
+
+    def _write_on(self, exc: BaseException, diagnosis: Diagnosis, clue: Clue) -> None:
+        if not clue.reaches_program:
+            return
+        rewrite = self.options.rewrite_message
+        if clue.wrapper is not None:
+            if rewrite and isinstance(exc, Exception):
+                rewrite_message(exc, diagnosis)
+            exc = clue.wrapper
+        annotate(exc, diagnosis, rewrite=rewrite)
+
+    def _tell(self, diagnosis: Diagnosis, *, shown: bool) -> None:
+        if self.registry.count(diagnosis) > 1:
+            return
+        for sink in self.sinks:
+            try:
+                sink.send(diagnosis, shown=shown)
+            except Exception:
+                complain(f"{type(sink).__module__}.{type(sink).__name__}")
+        for subscriber in list(self.subscribers):
+            try:
+                subscriber(diagnosis)
+            except Exception:
+                complain(f"subscriber {subscriber!r}")

@@ -1,0 +1,170 @@
+"""The words of a diagnosis, line by line; renderers only decide how a line looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .model import Diagnosis, EngineInfo, LoopInfo, Place
+
+Role = Literal["headline", "here", "owner", "site", "note", "help", "code", "more", "original"]
+
+INDENT = " " * 9
+FIXES_SHOWN = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the message.
+
+    Attributes:
+        role: what it is.
+        text: the whole line, with its label and indentation.
+    """
+
+    role: Role
+    text: str
+
+
+def tell(diagnosis: Diagnosis) -> list[Line]:
+    """Tell a diagnosis: headline, two sites, notes, cures, code, original."""
+    lines = [Line("headline", f"{diagnosis.severity}[{diagnosis.code}]: {diagnosis.title}")]
+    if diagnosis.certainty == "undetermined":
+        lines += [Line("note", f"  note: {fact}") for fact in diagnosis.facts]
+    elif diagnosis.other_operation is not None and diagnosis.owner_loop is None:
+        lines += _sharing(diagnosis)
+    elif _one_loop(diagnosis):
+        lines += _sharing(diagnosis)
+    else:
+        lines += _crossing(diagnosis)
+    if diagnosis.certainty != "undetermined":
+        lines += _notes(diagnosis)
+        lines += _helps(diagnosis)
+    lines.append(Line("more", f"  more: loopsentry explain {diagnosis.code}"))
+    if diagnosis.original is not None and diagnosis.original.message:
+        short = diagnosis.original.type.rpartition(".")[2]
+        text = " ".join(diagnosis.original.message.split())
+        lines.append(Line("original", f"  original: {short}: {text}"))
+    return lines
+
+
+def headline(diagnosis: Diagnosis) -> str:
+    """The one line that an exception's message gains: no path, no process id."""
+    loops = [
+        f"{loop.name}: {loop.runner or 'not recorded'}, {loop.state}"
+        for loop in (diagnosis.owner_loop, diagnosis.current_loop)
+        if loop is not None
+    ]
+    unique = list(dict.fromkeys(loops))
+    tail = f" ({'; '.join(unique)})" if unique else ""
+    return f"[{diagnosis.code}] {diagnosis.title}{tail}"
+
+
+def _one_loop(diagnosis: Diagnosis) -> bool:
+    owner, current = diagnosis.owner_loop, diagnosis.current_loop
+    return owner is not None and current is not None and owner.id == current.id
+
+
+def _crossing(diagnosis: Diagnosis) -> list[Line]:
+    lines = _site("here", diagnosis.used_at, _doing(diagnosis))
+    if diagnosis.current_loop is not None:
+        lines.append(_loop_line("here", diagnosis.current_loop, diagnosis.owner_loop))
+    elif diagnosis.owner_loop is not None:
+        lines.append(Line("here", f"{INDENT}no event loop is running"))
+    birth = diagnosis.object.birth if diagnosis.object else None
+    if birth is not None and birth.place is not None:
+        lines += _site("owner", birth.place, _engine(diagnosis.engine))
+    elif birth is not None and not birth.recorded and diagnosis.object is not None:
+        what = diagnosis.object.label
+        lines.append(
+            Line("owner", f"  owner  not recorded: {what} is older than loopsentry.install()")
+        )
+        if diagnosis.engine is not None:
+            lines.append(Line("owner", f"{INDENT}{_engine(diagnosis.engine)}"))
+    else:
+        what = diagnosis.object.label if diagnosis.object else "object"
+        lines.append(Line("owner", f"  owner  {what}; {_engine(diagnosis.engine) or 'no engine'}"))
+    if diagnosis.owner_loop is not None:
+        lines.append(_loop_line("owner", diagnosis.owner_loop, diagnosis.current_loop))
+    return lines
+
+
+def _sharing(diagnosis: Diagnosis) -> list[Line]:
+    lines = _site("here", diagnosis.used_at, diagnosis.current_task or "")
+    other = diagnosis.other_operation
+    if other is not None:
+        lines += _site("first", other.place, f"{other.task}, {other.state}".strip(", "))
+    if diagnosis.object is not None:
+        birth = diagnosis.object.birth
+        where = f", opened at {birth.place.short}" if birth and birth.place else ""
+        lines.append(Line("site", f"  object {diagnosis.object.label}{where}"))
+    return lines
+
+
+def _site(label: Role | str, place: Place | None, rest: str) -> list[Line]:
+    where = place.short if place else "not recorded"
+    role: Role = "owner" if label == "owner" else "here" if label == "here" else "site"
+    text = f"  {label:<6} {where}"
+    if not rest:
+        return [Line(role, text)]
+    joiner = "; " if rest.startswith("engine") else ", "
+    return [Line(role, f"{text}{joiner}{rest}")]
+
+
+def _doing(diagnosis: Diagnosis) -> str:
+    framework = diagnosis.framework or {}
+    for key in ("route", "task", "test", "fixture"):
+        if key in framework:
+            return framework[key]
+    return ""
+
+
+def _engine(engine: EngineInfo | None) -> str:
+    if engine is None:
+        return ""
+    if engine.variable is None:
+        return f"engine {engine.url}"
+    name = engine.variable
+    file = Place(engine.module_file, 1, "").path if engine.module_file else ""
+    return f"engine `{name}`, {file}" if file else f"engine `{name}`"
+
+
+def _loop_line(role: Role, loop: LoopInfo, other: LoopInfo | None) -> Line:
+    """`loop B, asyncio.run in serve(), main.py:12, run 2, running`."""
+    parts = [f"{loop.name}, {loop.runner or loop.kind}"]
+    if loop.started_by is not None:
+        parts[0] += f" in {loop.started_by.call}"
+        parts.append(f"{loop.started_by.path}:{loop.started_by.line}")
+        if other is not None and other.started_by == loop.started_by and loop.run:
+            parts.append(f"run {loop.run}")
+    else:
+        parts.append("starter not recorded")
+    if loop.scope:
+        parts.append(f"scope {loop.scope}")
+    if other is not None and other.thread != loop.thread and loop.thread:
+        parts.append(f"thread {loop.thread}")
+    if other is not None and other.pid != loop.pid:
+        parts.append(f"pid {loop.pid}")
+    parts.append(loop.state)
+    return Line(role, INDENT + ", ".join(parts))
+
+
+def _notes(diagnosis: Diagnosis) -> list[Line]:
+    first, *rest = diagnosis.notes or ("",)
+    notes = [f"{diagnosis.certainty}; {first}" if first else diagnosis.certainty, *rest]
+    if diagnosis.first_failure is not None:
+        failure = diagnosis.first_failure
+        where = f" at {failure.place.path}:{failure.place.line}" if failure.place else ""
+        code = f" ({failure.code})" if failure.code else ""
+        notes.append(f"left unusable at {failure.time:%H:%M:%S} UTC{where}{code}")
+    return [Line("note", f"  note: {note}") for note in notes]
+
+
+def _helps(diagnosis: Diagnosis) -> list[Line]:
+    lines = []
+    for fix in diagnosis.fixes[:FIXES_SHOWN]:
+        lines.append(Line("help", f"  help: {fix.title}"))
+        lines += [Line("code", f"            {code}") for code in fix.snippet.splitlines()]
+    return lines
+
+
