@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
 import site
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import CodeType, FrameType, TracebackType
 from typing import Any, NamedTuple
@@ -32,6 +34,9 @@ _ROOTS = _library_roots()
 _user_files: dict[str, bool] = {}
 #: Top-level packages that the shelves declare to be machinery, filled when they are loaded.
 machinery: set[str] = {"loopsentry", "greenlet", "runpy", "importlib", "concurrent", "threading"}
+
+
+_PORTAL = "anyio.from_thread"
 
 
 class Site(NamedTuple):
@@ -102,6 +107,13 @@ def walk_live(start: FrameType | None = None) -> Iterator[Site]:
             current, parent = parent.gr_frame, parent.parent
 
 
+def walk_back(frame: FrameType | None) -> Iterator[FrameType]:
+    """Yield a frame and its callers, the innermost first."""
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
 def walk_traceback(traceback: TracebackType | None) -> list[Site]:
     """List a traceback's sites from the innermost outwards."""
     sites = []
@@ -154,6 +166,38 @@ def describe(site_: Site) -> Frame:
     )
 
 
+def describe_all(sites: list[Site]) -> list[Frame]:
+    """Reduce a stack to what recognition needs, and go on in the thread that waits for it.
+
+    anyio's portals run coroutines on a loop in a thread of their own, on behalf of a thread that
+    waits in `anyio.from_thread`; who started that loop stands only in the waiting thread's stack.
+    """
+    frames = [describe(site_) for site_ in sites]
+    if frames and _is_portal(frames):
+        frames.extend(_waiting_caller())
+    return frames
+
+
+def _is_portal(frames: list[Frame]) -> bool:
+    return frames[-1].function.startswith("_bootstrap") and any(
+        frame.module == _PORTAL for frame in frames
+    )
+
+
+def _waiting_caller() -> list[Frame]:
+    """The frames of the one thread that waits for a portal, up to the user's; none if several."""
+    callers = []
+    for frame in sys._current_frames().values():
+        stack = [describe(Site(f, f.f_lineno)) for f in walk_back(frame)]
+        inner = [i for i, f in enumerate(stack) if f.module == _PORTAL and not f.coroutine]
+        if inner and stack[inner[0]].function in ("call", "start_task", "__enter__", "result"):
+            callers.append(stack[inner[0] :])
+    if len(callers) != 1:
+        return []
+    end = next((i for i, f in enumerate(callers[0]) if f.user), len(callers[0]) - 1)
+    return [replace(f, coroutine=False) for f in callers[0][: end + 1]]
+
+
 def split_at_loop(sites: list[Site]) -> tuple[list[Site], list[Site]]:
     """Divide a stack into what runs on its event loop and what started that loop.
 
@@ -163,3 +207,36 @@ def split_at_loop(sites: list[Site]) -> tuple[list[Site], list[Site]]:
     """
     last = max((i for i, s in enumerate(sites) if is_coroutine(s.frame)), default=-1)
     return sites[: last + 1], sites[last + 1 :]
+
+
+def loop_run_by(site_: Site) -> Any:
+    """The event loop that a frame runs, if the frame is one of a loop's own runners."""
+    if site_.code.co_name not in ("run_until_complete", "run_forever", "run"):
+        return None
+    target = first_argument(site_.frame)
+    if isinstance(target, asyncio.Runner):
+        target = getattr(target, "_loop", None)
+    return target if isinstance(target, asyncio.AbstractEventLoop) else None
+
+
+def around(sites: list[Site], index: int, start: int | None = None) -> list[Site]:
+    """The part of a stack that belongs to the loop whose runner stands at `index`.
+
+    It ends where the next coroutine begins: that one runs on the loop outside.
+    """
+    coroutines = [i for i, site_ in enumerate(sites) if is_coroutine(site_.frame)]
+    if start is None:
+        start = max((i for i in coroutines if i < index), default=0)
+    return sites[start : min((i for i in coroutines if i > index), default=len(sites))]
+
+
+def thread_of(loop: Any) -> list[Site]:
+    """The stack of the thread that runs a loop, from the loop's runner outwards."""
+    if not loop.is_running():
+        return []
+    for frame in sys._current_frames().values():
+        sites = [Site(f, f.f_lineno) for f in walk_back(frame)]
+        for index, site_ in enumerate(sites):
+            if loop_run_by(site_) is loop:
+                return sites[index:]
+    return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 from collections.abc import Callable
@@ -36,11 +37,7 @@ def complain(where: str) -> None:
     if where in _reported:
         return
     _reported.add(where)
-    try:
-        logger.warning(
-            "loopsentry failed in %s; your program is not affected. Please report this.",
-            where,
-            exc_info=True,
+    with contextlib.suppress(Exception):  # a broken logging set-up is not ours to report
+        logger.exception(  # noqa: LOG004 - called from inside handlers
+            "loopsentry failed in %s; your program is not affected. Please report this.", where
         )
-    except Exception:  # noqa: S110 - a broken logging set-up is not ours to report
-        pass

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
-from .evidence import arguments_of, walk_tree
+from .exceptions import arguments_of, walk_tree
 from .model import Diagnosis
 from .renderers import plain
 from .story import headline
@@ -20,7 +20,7 @@ class Marked(str):
 
     diagnosis: Diagnosis
 
-    def __new__(cls, text: str, diagnosis: Diagnosis) -> Marked:
+    def __new__(cls, text: str, diagnosis: Diagnosis) -> Self:
         """Make the text and attach the diagnosis."""
         self = super().__new__(cls, text)
         self.diagnosis = diagnosis

@@ -78,7 +78,7 @@ def parse_fix(name: str, text: str) -> Remedy:
     """Read one cure: a TOML header between `+++` lines, then Markdown with two code blocks."""
     _, header, body = text.split("+++\n", 2)
     blocks = {kind.lower(): code for kind, code in _BLOCK.findall(body)}
-    known = {
+    known: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in tomllib.loads(header).items()
     }

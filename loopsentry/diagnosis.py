@@ -83,7 +83,7 @@ def diagnose(
         return None
     cause, verdict = judged
     first = evidence.first_failure
-    if verdict.certainty == "undetermined" and first is not None and first.diagnosis is not None:
+    if first is not None and first.diagnosis is not None and evidence.same_loop is not False:
         return echo(evidence, first.diagnosis)
     return Diagnosis(
         id=key_of(evidence, cause.code),
@@ -149,7 +149,9 @@ def facts_of(evidence: Evidence) -> tuple[str, ...]:
     facts.append(_loop_fact("it belongs to", evidence.owner))
     facts.append(_loop_fact("it was used on", evidence.current))
     if evidence.other is not None:
-        facts.append(f"{evidence.other.task} was {evidence.other.state} in {evidence.other.function}()")
+        facts.append(
+            f"{evidence.other.task} was {evidence.other.state} in {evidence.other.function}()"
+        )
     if evidence.first_failure is not None:
         facts.append(f"it had failed before, with {evidence.first_failure.code}")
     return tuple(facts)

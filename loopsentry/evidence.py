@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from time import perf_counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
 
 from . import _frames
 from ._frames import Site
+from .exceptions import arguments_of, traceback_of, walk_tree
+from .holders import find_foreign_task, search_tasks
 from .model import (
     Birth,
     Clue,
@@ -23,6 +25,7 @@ from .model import (
     Operation,
     Original,
     Phase,
+    Place,
     Recognition,
     Sighting,
     Stack,
@@ -32,48 +35,12 @@ from .model import (
 )
 from .registry import LoopRecord, Registry, state_of
 
-EXCEPTIONS_SEEN = 200
 FRAMES_SEEN = 400
-SEARCH_SECONDS = 0.003
 _CLEANUP = frozenset(
     {"close", "dispose", "rollback", "aclose", "close_all", "terminate", "release", "invalidate"}
 )
+_SCOPES = frozenset({"__aenter__", "__aexit__"})
 _COMMITS = frozenset({"commit", "_commit_impl", "do_commit", "_do_commit"})
-
-
-def walk_tree(exc: BaseException) -> list[BaseException]:
-    """An exception with its causes, contexts, group members and driver originals, first raised first.
-
-    Bounded, and safe against cycles and against classes that misbehave: only the fields that
-    BaseException itself keeps are read.
-    """
-    found: list[BaseException] = []
-    stack: list[tuple[BaseException, bool]] = [(exc, False)]
-    seen: set[int] = set()
-    while stack and len(found) < EXCEPTIONS_SEEN:
-        node, expanded = stack.pop()
-        if expanded:
-            found.append(node)
-        elif id(node) not in seen:
-            seen.add(id(node))
-            stack.append((node, True))
-            stack.extend((inner, False) for inner in _inner(node))
-    return found
-
-
-def _inner(exc: BaseException) -> list[BaseException]:
-    get = BaseException.__getattribute__
-    inner = [get(exc, "__cause__"), get(exc, "__context__")]
-    if isinstance(exc, BaseExceptionGroup):
-        inner.extend(BaseExceptionGroup.exceptions.__get__(exc))
-    inner.append(get(exc, "__dict__").get("orig"))
-    return [node for node in inner if isinstance(node, BaseException)]
-
-
-def arguments_of(exc: BaseException) -> tuple[Any, ...]:
-    """An exception's arguments, whatever its class says of `args`."""
-    args = BaseException.args.__get__(exc)  # type: ignore[attr-defined]
-    return args if isinstance(args, tuple) else ()
 
 
 @dataclass(slots=True)
@@ -116,26 +83,28 @@ class Collector:
 
     # symptoms ------------------------------------------------------------------------------
 
-    def symptoms(self, tree: Iterable[BaseException]) -> tuple[Symptom, ...]:
-        """What the libraries complain of, the first raised first."""
+    def symptoms(self, tree: Iterable[BaseException]) -> list[tuple[Symptom, BaseException]]:
+        """What the libraries complain of, and with which exception, the first raised first."""
         found = []
         for exc in tree:
             for read in self.readers:
                 symptom = read(exc)
                 if symptom is not None:
-                    found.append(symptom)
+                    found.append((symptom, exc))
                     break
-        return tuple(found)
+        return found
 
     # collecting ----------------------------------------------------------------------------
 
     def collect(self, exc: BaseException, clue: Clue) -> Evidence | None:
         """Gather all that is known about an exception; None if nothing in it is a symptom."""
         tree = walk_tree(exc)
-        symptoms = self.symptoms(tree)
+        told = self.symptoms(tree)
+        symptoms = tuple(symptom for symptom, _ in told)
         if all(symptom.kind == "cancelled" for symptom in symptoms):
             return None
-        found = Found(tree, *self._sites(tree))
+        complaining = [node for symptom, node in told if symptom.kind != "cancelled"]
+        found = Found(tree, *self._sites([*complaining, *tree]))
         self._sight_all(found, clue)
         current_loop, index = self._current_loop(found)
         current = self._meet(current_loop, found, index)
@@ -143,37 +112,46 @@ class Collector:
         birth = clue.birth if clue.birth is not None else self._birth_of(sighting, found)
         owner_loop = sighting.loop if sighting is not None else None
         owner = self.registry.loop(birth.loop) if birth else self._meet_owner(owner_loop, found)
-        place = _frames.user_place(found.sites)
+        place = self._place(found)
         operation = self._operation(found.sites)
-        evidence = Evidence(
+        cancellation = self.registry.cancellation_of(s.target for s in found.sightings)
+        engine = self._engine(clue, found)
+        if _is_ordinary(engine, current, symptoms):
+            return None
+        alive = _alive(owner, current, found, index)
+        return Evidence(
             symptoms=symptoms,
             subject=self._subject(sighting, birth, found, current),
-            owner=owner.snapshot("A") if owner else None,
-            current=self._role_b(current, owner),
+            owner=_role_a(owner, alive),
+            current=_role_b(current, owner),
             same_loop=_same(owner, current, birth, sighting),
-            owner_alive=self._alive(owner, found, index),
+            owner_alive=alive,
             used_at=place,
-            task=_task_name(found),
+            task=_task_name(),
             operation=operation,
             phase=_phase(operation, found.sites, clue),
             stage=_stage(found.sites, operation),
             collected=clue.collected,
-            other=self._other_operation(found, sighting, symptoms),
+            other=self._other_operation(found, symptoms),
             first_failure=self.registry.failures.get(birth.serial) if birth else None,
-            engine=self._engine(clue, found),
-            contexts=self._contexts(found, current, owner),
+            engine=engine,
+            contexts=self._contexts(
+                found, current, owner, forked=birth is not None and birth.pid != os.getpid()
+            ),
             framework=clue.framework,
-            cancelled_at=None,
+            cancelled=cancellation is not None or any(s.kind == "cancelled" for s in symptoms),
+            cancellation=cancellation.place if cancellation else None,
+            closed=any(s.closed for s in found.sightings),
+            loop_traced=index is not None,
             handled=clue.reaches_program,
-            original=_original(tree, symptoms, exc),
+            original=_original(symptoms, exc),
         )
-        return evidence
 
     def _sites(self, tree: list[BaseException]) -> tuple[list[Site], int]:
         seen: set[tuple[int, int]] = set()
         sites: list[Site] = []
         for exc in tree:
-            for site in _frames.walk_traceback(BaseException.__traceback__.__get__(exc)):
+            for site in _frames.walk_traceback(traceback_of(exc)):
                 if (id(site.frame), site.line) not in seen and len(sites) < FRAMES_SEEN:
                     seen.add((id(site.frame), site.line))
                     sites.append(site)
@@ -186,9 +164,8 @@ class Collector:
 
     def _sight_all(self, found: Found, clue: Clue) -> None:
         targets: list[Any] = [clue.target] if clue.target is not None else []
-        for site in found.sites:
-            if not _frames.is_user(site.frame):
-                targets.append(_frames.first_argument(site.frame))
+        library = (site.frame for site in found.sites if not _frames.is_user(site.frame))
+        targets.extend(map(_frames.first_argument, library))
         seen: set[int] = set()
         while targets:
             target = targets.pop(0)
@@ -217,44 +194,44 @@ class Collector:
     def _current_loop(self, found: Found) -> tuple[Any, int | None]:
         """The loop it happened on: the innermost that a traceback left, else the running one."""
         for index, site in enumerate(found.sites[: found.traced]):
-            loop = _loop_in(site)
+            loop = _frames.loop_run_by(site)
             if loop is not None:
                 return loop, index
         return asyncio._get_running_loop(), None
 
     def _meet(self, loop: Any, found: Found, index: int | None) -> LoopRecord | None:
-        sites = found.sites if index is None else _around(found.sites, index, 0)
-        return self.registry.meet(loop, lambda: [_frames.describe(site) for site in sites])
+        sites = found.sites if index is None else _frames.around(found.sites, index, 0)
+        return self.registry.meet(loop, lambda: _frames.describe_all(sites))
 
     def _meet_owner(self, loop: Any, found: Found) -> LoopRecord | None:
         """What is known of an owner that only its object names; its frames may be in the stack."""
         if not isinstance(loop, asyncio.AbstractEventLoop):
             return None
-        running = (i for i, site in enumerate(found.sites) if _loop_in(site) is loop)
+        running = (i for i, site in enumerate(found.sites) if _frames.loop_run_by(site) is loop)
         index = next(running, None)
-        sites = [] if index is None else _around(found.sites, index)
-        return self.registry.meet(loop, lambda: [_frames.describe(site) for site in sites])
+        sites = _frames.thread_of(loop) if index is None else _frames.around(found.sites, index)
+        return self.registry.meet(loop, lambda: _frames.describe_all(sites))
 
-    def _role_b(self, current: LoopRecord | None, owner: LoopRecord | None) -> LoopInfo | None:
-        if current is None:
-            return None
-        return current.snapshot("A" if current is owner or owner is None else "B")
+    def _place(self, found: Found) -> Place | None:
+        """The user's line that did it: on the loop, if there is one, not where that was started.
 
-    def _alive(self, owner: LoopRecord | None, found: Found, index: int | None) -> bool | None:
-        if owner is None:
-            return None
-        loop = owner.reference()
-        if state_of(loop, owner.info.pid) != "closed":
-            return True
-        # The exception came out of one loop into the other, so that one was still running.
-        inner = index if index is not None else -1
-        return any(_loop_in(site) is loop for site in found.sites[inner + 1 :] if loop is not None)
+        A task that only a library started, as `AsyncSession.__aexit__` does to shield its close()
+        (sqlalchemy/ext/asyncio/session.py), has no such line; the task that waits for it has.
+        """
+        inner, _ = _frames.split_at_loop(found.sites[: found.traced or None])
+        place = _frames.user_place(inner or found.sites)
+        if place is None:
+            inner, outer = _frames.split_at_loop(found.sites)
+            place = _frames.user_place(inner)
+        if place is not None:
+            return place
+        loop = asyncio._get_running_loop()
+        waiting = search_tasks(loop, found.aliases, waiting=True) if loop else None
+        return waiting.place if waiting is not None else _frames.user_place(outer)
 
     # the subject ---------------------------------------------------------------------------
 
-    def _choose(
-        self, found: Found, symptoms: tuple[Symptom, ...], current: Any
-    ) -> Sighting | None:
+    def _choose(self, found: Found, symptoms: tuple[Symptom, ...], current: Any) -> Sighting | None:
         """The object it is about: a primitive of another loop, else the innermost of its kind."""
         kinds = {symptom.kind for symptom in symptoms}
         if "foreign-loop" in kinds:
@@ -262,6 +239,8 @@ class Collector:
                 foreign = sighting.loop is not None and sighting.loop is not current
                 if sighting.kind == "primitive" and foreign:
                     return sighting
+            if not any(s.kind in ("connection", "pool") for s in found.sightings):
+                return self._foreign_future(found, current)
         if kinds & {"provisioning", "illegal-state"}:
             for sighting in found.sightings:
                 if sighting.kind == "session":
@@ -272,6 +251,11 @@ class Collector:
             if of_kind and (kind != "pool" or bound):
                 return (bound or of_kind)[0]
         return None
+
+    def _foreign_future(self, found: Found, current: Any) -> Sighting | None:
+        texts = [arg for exc in found.tree for arg in arguments_of(exc)[:1] if type(arg) is str]
+        task = find_foreign_task(texts, current)
+        return self.sight(task) if task is not None else None
 
     def _birth_of(self, sighting: Sighting | None, found: Found) -> Birth | None:
         if sighting is None:
@@ -302,6 +286,8 @@ class Collector:
         if sighting is None:
             return None
         kind, label, carried = sighting.kind, sighting.label, False
+        if kind == "session":
+            label = "AsyncSession"
         if kind == "primitive":
             kind, label = _owner_of_primitive(label, found)
         if kind == "connection" and birth is not None and current is not None:
@@ -314,7 +300,12 @@ class Collector:
                 kind, label = "session", "AsyncSession"
             carried = carried and not connecting
         return Subject(
-            kind=kind, label=label, birth=birth, tolerant=sighting.tolerant, carried=carried
+            kind=kind,
+            label=label,
+            birth=birth,
+            tolerant=sighting.tolerant,
+            carried=carried,
+            primitive=sighting.kind == "primitive",
         )
 
     def _engine(self, clue: Clue, found: Found) -> EngineInfo | None:
@@ -329,10 +320,17 @@ class Collector:
         return None
 
     def _contexts(
-        self, found: Found, current: LoopRecord | None, owner: LoopRecord | None
+        self,
+        found: Found,
+        current: LoopRecord | None,
+        owner: LoopRecord | None,
+        *,
+        forked: bool,
     ) -> tuple[str, ...]:
-        live = [r.context for r in self.recognise([_frames.describe(s) for s in found.sites])]
+        live = [r.context for r in self.recognise(_frames.describe_all(found.sites))]
         known = [*(current.info.contexts if current else ()), *live]
+        if forked:
+            known.insert(0, "fork")
         known.extend(owner.info.contexts if owner else ())
         return tuple(dict.fromkeys(known))
 
@@ -347,21 +345,20 @@ class Collector:
                 break
             module = str(site.frame.f_globals.get("__name__", ""))
             committed = committed or site.code.co_name in _COMMITS
-            if module.startswith(self.operations):
-                called = site.code.co_name
+            name = site.code.co_name
+            if module.startswith(self.operations) and (name[0] != "_" or name in _SCOPES):
+                called = name
         if called == "__aexit__":
             return "commit" if committed else "close"
         return {"__aenter__": "connect", "start": "connect"}.get(called or "", called)
 
-    def _other_operation(
-        self, found: Found, sighting: Sighting | None, symptoms: tuple[Symptom, ...]
-    ) -> Operation | None:
+    def _other_operation(self, found: Found, symptoms: tuple[Symptom, ...]) -> Operation | None:
         """Who else works with the subject: another task of this loop, or a recorded opening."""
         if not found.aliases:
             return None
         loop = asyncio._get_running_loop()
         if loop is not None:
-            operation = self._search_tasks(loop, found.aliases)
+            operation = search_tasks(loop, found.aliases)
             if operation is not None:
                 return operation
         if any(symptom.kind in ("provisioning", "illegal-state") for symptom in symptoms):
@@ -385,79 +382,50 @@ class Collector:
             )
         return None
 
-    def _search_tasks(self, loop: Any, aliases: set[int]) -> Operation | None:
-        deadline = perf_counter() + SEARCH_SECONDS
-        mine = asyncio.current_task(loop)
-        for task in asyncio.all_tasks(loop):
-            if task is mine:
-                continue
-            if perf_counter() > deadline:
-                return None
-            sites = list(_task_sites(task))
-            if any(
-                id(_frames.first_argument(s.frame)) in aliases
-                for s in sites
-                if not _frames.is_user(s.frame)
-            ):
-                place = _frames.user_place(reversed(sites))
-                if place is not None:
-                    state = "cancelled" if task.cancelling() else "waiting"
-                    return Operation(
-                        task=task.get_name(),
-                        function=place.function,
-                        file=place.file,
-                        line=place.line,
-                        state=state,
-                    )
+
+def _role_a(owner: LoopRecord | None, alive: bool | None) -> LoopInfo | None:
+    """The owner as it was then: one that was open and has been closed since was running."""
+    if owner is None:
         return None
+    info = owner.snapshot("A")
+    return replace(info, state="running") if alive and info.state == "closed" else info
 
 
-def _task_sites(task: asyncio.Task[Any]) -> Iterator[Site]:
-    """The frames of a suspended task from the outermost inwards, across the greenlet bridge.
-
-    SQLAlchemy's `greenlet_spawn` keeps the switched-out greenlet in its local `context`
-    (sqlalchemy/util/_concurrency_py3k.py).
-    """
-    awaited: Any = task.get_coro()
-    for _ in range(FRAMES_SEEN):
-        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
-        frame = frame or getattr(awaited, "ag_frame", None)
-        if frame is None:
-            return
-        yield Site(frame, frame.f_lineno)
-        if frame.f_code.co_name == "greenlet_spawn":
-            inner = getattr(frame.f_locals.get("context"), "gr_frame", None)
-            sites = []
-            while inner is not None:
-                sites.append(Site(inner, inner.f_lineno))
-                inner = inner.f_back
-            yield from reversed(sites)
-        awaited = (
-            getattr(awaited, "cr_await", None)
-            or getattr(awaited, "gi_yieldfrom", None)
-            or getattr(awaited, "ag_await", None)
-        )
-
-
-def _loop_in(site: Site) -> Any:
-    """The event loop that a frame runs, if the frame is one of a loop's own runners."""
-    if site.code.co_name not in ("run_until_complete", "run_forever", "run"):
+def _role_b(current: LoopRecord | None, owner: LoopRecord | None) -> LoopInfo | None:
+    """The loop it happened on; it was running then, whatever has become of it."""
+    if current is None:
         return None
-    target = _frames.first_argument(site.frame)
-    if isinstance(target, asyncio.Runner):
-        target = getattr(target, "_loop", None)
-    return target if isinstance(target, asyncio.AbstractEventLoop) else None
+    info = current.snapshot("A" if current is owner or owner is None else "B")
+    return replace(info, state="running")
 
 
-def _around(sites: list[Site], index: int, start: int | None = None) -> list[Site]:
-    """The part of a stack that belongs to the loop whose runner stands at `index`.
+def _alive(
+    owner: LoopRecord | None, current: LoopRecord | None, found: Found, index: int | None
+) -> bool | None:
+    """Whether the owner was open when it happened; None where that cannot be told any more."""
+    if owner is None:
+        return None
+    loop = owner.reference()
+    if state_of(loop, owner.info.pid) != "closed":
+        return True
+    if index is None or owner is current:
+        return False
+    # The exception came out of one loop into the other, so that one was still running.
+    if any(
+        _frames.loop_run_by(site) is loop for site in found.sites[index + 1 :] if loop is not None
+    ):
+        return True
+    threads = {owner.info.thread, current.info.thread if current else ""} - {""}
+    return None if len(threads) > 1 else False
 
-    It ends where the next coroutine begins: that one runs on the loop outside.
-    """
-    coroutines = [i for i, site in enumerate(sites) if _frames.is_coroutine(site.frame)]
-    if start is None:
-        start = max((i for i in coroutines if i < index), default=0)
-    return sites[start : min((i for i in coroutines if i > index), default=len(sites))]
+
+def _is_ordinary(
+    engine: EngineInfo | None, current: LoopRecord | None, symptoms: tuple[Symptom, ...]
+) -> bool:
+    """Whether this is the failure of an ordinary program, without event loops or async engines."""
+    if any(symptom.library != "sqlalchemy" for symptom in symptoms):
+        return False
+    return not engine.asynchronous if engine is not None else current is None
 
 
 def _same(
@@ -503,21 +471,17 @@ def _phase(operation: str | None, sites: list[Site], clue: Clue) -> Phase:
     return "connect" if _connecting(sites) or operation == "connect" else "use"
 
 
-def _task_name(found: Found) -> str | None:
+def _task_name() -> str | None:
     if asyncio._get_running_loop() is not None:
         task = asyncio.current_task()
         return task.get_name() if task else None
     return None
 
 
-def _original(
-    tree: list[BaseException], symptoms: tuple[Symptom, ...], exc: BaseException
-) -> Original:
+def _original(symptoms: tuple[Symptom, ...], exc: BaseException) -> Original:
     if symptoms:
         last = next((s for s in reversed(symptoms) if s.kind != "cancelled"), symptoms[-1])
         return Original(type=last.type, message=str(last.text))
     args = arguments_of(exc)
     text = args[0] if args and isinstance(args[0], str) else ""
     return Original(type=f"{type(exc).__module__}.{type(exc).__qualname__}", message=text)
-
-

@@ -165,6 +165,7 @@ class Symptom:
         type: qualified name of the exception's type.
         text: the exception's own first argument.
         sent: whether the operation's bytes may have left before the complaint, None if unknown.
+        under_way: True if the complaint can only be made while another operation is under way.
     """
 
     kind: SymptomKind
@@ -172,6 +173,7 @@ class Symptom:
     type: str
     text: str
     sent: bool | None = None
+    under_way: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +187,7 @@ class Sighting:
         target: the object itself; never kept beyond one examination.
         loop: the event loop the object says it belongs to, if it says so.
         tolerant: True if such objects survive a change of loop between operations.
+        closed: True if a connection says that it is closed.
         inner: the next object inside it that may say more (a driver's connection), if any.
     """
 
@@ -194,6 +197,7 @@ class Sighting:
     target: Any
     loop: Any = None
     tolerant: bool = False
+    closed: bool = False
     inner: Any = None
 
 
@@ -237,6 +241,7 @@ class Subject:
         tolerant: True if such objects survive a change of loop between operations.
         carried: True if it was taken out on its own loop and brought to the other one in hand,
             so that no pool stood between.
+        primitive: True for something to wait on (a lock, a queue), whoever it belongs to.
     """
 
     kind: ObjectKind
@@ -244,6 +249,7 @@ class Subject:
     birth: Birth | None = None
     tolerant: bool = False
     carried: bool = False
+    primitive: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,6 +262,7 @@ class EngineInfo:
         variable: the global variable that holds it in the user's modules, if one was found.
         module_file: the file of that module.
         created_at: where it was made, when that was recorded.
+        asynchronous: whether its driver is an asynchronous one.
     """
 
     url: str
@@ -263,6 +270,7 @@ class EngineInfo:
     variable: str | None = None
     module_file: str | None = None
     created_at: Place | None = None
+    asynchronous: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,12 +305,14 @@ class FirstFailure:
         time: when, in UTC.
         code: its diagnosis' code, None when it was not diagnosed.
         place: where it surfaced.
+        original: the exception in its library's words.
         diagnosis: that diagnosis.
     """
 
     time: datetime
     code: str | None
     place: Place | None
+    original: Original | None = None
     diagnosis: Diagnosis | None = None
 
 
@@ -312,7 +322,7 @@ class Original:
 
     Attributes:
         type: qualified type name.
-        message: the driver error's first argument, never SQLAlchemy's `str()` (it holds parameters).
+        message: the driver error's first argument, never a `str()` that holds parameters.
     """
 
     type: str
@@ -329,7 +339,8 @@ class Evidence:
         owner: the loop that owns the subject.
         current: the loop it was used from.
         same_loop: whether those two are one; None when either is unknown.
-        owner_alive: whether the owning loop was still open when this happened.
+        owner_alive: whether the owning loop was still open when this happened; None if it is
+            closed by now and may have been open then, in another thread.
         used_at: the user's line.
         task: the current task's name.
         operation: the library's public method that the user called.
@@ -342,7 +353,10 @@ class Evidence:
         contexts: recognised contexts, the most telling first.
         framework: what of a framework was running.
         foreign_awaited: whether a future or task of another loop was awaited.
-        cancelled_at: a cancellation recorded on this object or found in the chain.
+        cancelled: whether a cancellation or time-out lies in the chain or was recorded.
+        cancellation: where a recorded cancellation happened.
+        closed: whether the driver's connection says that it is closed.
+        loop_traced: whether a loop's own runner stands in the traceback.
         handled: whether an exception of this failure reached the program.
         pid: this process.
         facts: what was found, in words.
@@ -366,7 +380,10 @@ class Evidence:
     engine: EngineInfo | None = None
     contexts: tuple[str, ...] = ()
     framework: Mapping[str, str] | None = None
-    cancelled_at: Operation | None = None
+    cancelled: bool = False
+    cancellation: Place | None = None
+    closed: bool = False
+    loop_traced: bool = False
     handled: bool = True
     pid: int = field(default_factory=os.getpid)
     facts: tuple[str, ...] = ()
@@ -384,11 +401,11 @@ class Evidence:
 
     @property
     def crossed(self) -> bool:
-        """Whether an object that is bound to its loop was used from another one, in one process."""
+        """Whether an object bound to its loop was used from another one, in one process."""
         return (
             self.subject is not None
             and self.subject.kind in ("connection", "session", "pool")
-            and not self.subject.tolerant
+            and not (self.subject.tolerant or self.subject.primitive)
             and self.same_loop is False
             and not self.forked
         )

@@ -9,6 +9,7 @@ import io
 import sys
 import types
 from collections.abc import Callable, Sequence
+from importlib.abc import InspectLoader
 from pathlib import Path
 from types import CodeType, TracebackType
 from typing import Any
@@ -50,7 +51,7 @@ def run_module(name: str, arguments: Sequence[str]) -> None:
     if spec.submodule_search_locations is not None:
         spec = _find(f"{name}.__main__")
     loader = spec.loader
-    if not hasattr(loader, "get_code") or spec.origin is None:
+    if not isinstance(loader, InspectLoader) or spec.origin is None:
         raise ProgramError(f"no code object available for {name}")
     sys.argv[:] = [spec.origin, *arguments]
     module = _new_main(spec.origin)
@@ -81,10 +82,10 @@ def _new_main(file: str) -> types.ModuleType:
 def _execute(get_code: Callable[[], CodeType | Any], module: types.ModuleType) -> None:
     """Execute code as the main module; an uncaught exception ends as it does under `python`."""
     try:
-        exec(get_code(), module.__dict__)  # noqa: S102 - running the program is the purpose
+        exec(get_code(), module.__dict__)  # noqa: S102 - running it is the purpose
     except (SystemExit, KeyboardInterrupt):
         raise
-    except BaseException as exc:  # noqa: BLE001 - whatever python itself would print
+    except BaseException as exc:
         traceback = _own_frames_cut(exc.__traceback__)
         failure = exc.with_traceback(traceback)
     else:
@@ -99,4 +100,3 @@ def _own_frames_cut(traceback: TracebackType | None) -> TracebackType | None:
     while traceback is not None and traceback.tb_frame.f_code.co_filename == __file__:
         traceback = traceback.tb_next
     return traceback
-

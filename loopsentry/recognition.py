@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -40,16 +39,21 @@ class Recogniser:
             runner=runner,
             started_by=starter or starter_of(stack),
             scope=next((r.scope for r in found if r.scope), None),
-            thread=threading.current_thread().name if stack else "",
             contexts=tuple(r.context for r in found),
         )
 
 
 def starter_of(stack: Stack) -> Place | None:
-    """The user's frame that started the loop: the first below the outermost coroutine."""
-    last = max((i for i, frame in enumerate(stack) if frame.coroutine), default=None)
-    if last is None:
+    """The user's frame that started the loop: the first below the outermost coroutine.
+
+    A callback has no coroutine; then the loop's own frames are the border, where it has any.
+    """
+    inside = [i for i, frame in enumerate(stack) if frame.coroutine]
+    if not inside:
+        inside = [i for i, frame in enumerate(stack) if frame.module.startswith(_LOOPS)]
+    if not inside:
         return None
-    return next((frame.place for frame in stack[last + 1 :] if frame.user), None)
+    return next((frame.place for frame in stack[inside[-1] + 1 :] if frame.user), None)
 
 
+_LOOPS = ("asyncio.base_events", "asyncio.runners", "uvloop")

@@ -11,8 +11,9 @@ import itertools
 import os
 import threading
 import weakref
+from asyncio import _get_running_loop
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -71,6 +72,17 @@ class Opening:
     ended: datetime | None = None
 
 
+@dataclass(slots=True, eq=False)
+class Cancellation:
+    """An operation that was cancelled while the driver was at it.
+
+    Attributes:
+        place: the user's line that waited for it.
+    """
+
+    place: Place | None
+
+
 def state_of(loop: AbstractEventLoop | None, pid: int) -> LoopState:
     """State of a loop; one that was collected counts as closed, so does one of a parent process."""
     if loop is None or loop.is_closed() or (pid and pid != os.getpid()):
@@ -99,7 +111,9 @@ class Registry:
         self.openings: weakref.WeakKeyDictionary[Any, Opening] = weakref.WeakKeyDictionary()
         self.failures: OrderedDict[int, FirstFailure] = OrderedDict()
         self.crossings: OrderedDict[int, tuple[int, Place | None]] = OrderedDict()
-        self.cancellations: OrderedDict[int, tuple[Place | None, str | None]] = OrderedDict()
+        self.cancellations: weakref.WeakKeyDictionary[Any, Cancellation] = (
+            weakref.WeakKeyDictionary()
+        )
         self.counts: Counter[str] = Counter()
         self.folded: Counter[str] = Counter()
         self.recent: deque[Diagnosis] = deque(maxlen=DIAGNOSES_KEPT)
@@ -125,7 +139,7 @@ class Registry:
             kind=kind_of(loop),
             run=run,
             pid=os.getpid(),
-            thread=info.thread or threading.current_thread().name,
+            thread=threading.current_thread().name if loop is _get_running_loop() else "",
         )
         record = LoopRecord(info, weakref.ref(loop))
         self.loops[loop] = record
@@ -186,6 +200,7 @@ class Registry:
                 time=datetime.now(UTC),
                 code=diagnosis.code,
                 place=diagnosis.used_at,
+                original=diagnosis.original,
                 diagnosis=diagnosis,
             ),
         )
@@ -196,10 +211,22 @@ class Registry:
         self.crossings[birth.serial] = (loop, place)
         _keep_last(self.crossings)
 
-    def note_cancellation(self, birth: Birth, place: Place | None, task: str | None) -> None:
-        """Remember that an operation on an object was cancelled."""
-        self.cancellations[birth.serial] = (place, task)
-        _keep_last(self.cancellations)
+    def note_cancellation(self, targets: Iterable[Any], place: Place | None) -> None:
+        """Remember that an operation on these objects was cancelled."""
+        for target in targets:
+            if target is not None:
+                self.cancellations[target] = Cancellation(place)
+
+    def cancellation_of(self, targets: Iterable[Any]) -> Cancellation | None:
+        """The cancellation recorded for one of these objects."""
+        for target in targets:
+            try:
+                found = self.cancellations.get(target)
+            except TypeError:
+                continue
+            if found is not None:
+                return found
+        return None
 
     def count(self, diagnosis: Diagnosis) -> int:
         """Count one occurrence of a mistake; return how many there were."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from .model import Diagnosis, EngineInfo, LoopInfo, Place
+from .model import Diagnosis, EngineInfo, LoopInfo, Original, Place
 
 Role = Literal["headline", "here", "owner", "site", "note", "help", "code", "more", "original"]
 
@@ -31,8 +31,6 @@ def tell(diagnosis: Diagnosis) -> list[Line]:
     lines = [Line("headline", f"{diagnosis.severity}[{diagnosis.code}]: {diagnosis.title}")]
     if diagnosis.certainty == "undetermined":
         lines += [Line("note", f"  note: {fact}") for fact in diagnosis.facts]
-    elif diagnosis.other_operation is not None and diagnosis.owner_loop is None:
-        lines += _sharing(diagnosis)
     elif _one_loop(diagnosis):
         lines += _sharing(diagnosis)
     else:
@@ -42,9 +40,7 @@ def tell(diagnosis: Diagnosis) -> list[Line]:
         lines += _helps(diagnosis)
     lines.append(Line("more", f"  more: loopsentry explain {diagnosis.code}"))
     if diagnosis.original is not None and diagnosis.original.message:
-        short = diagnosis.original.type.rpartition(".")[2]
-        text = " ".join(diagnosis.original.message.split())
-        lines.append(Line("original", f"  original: {short}: {text}"))
+        lines.append(Line("original", f"  original: {_verbatim(diagnosis.original)}"))
     return lines
 
 
@@ -62,7 +58,9 @@ def headline(diagnosis: Diagnosis) -> str:
 
 def _one_loop(diagnosis: Diagnosis) -> bool:
     owner, current = diagnosis.owner_loop, diagnosis.current_loop
-    return owner is not None and current is not None and owner.id == current.id
+    if owner is None or current is None:
+        return diagnosis.other_operation is not None or owner is None
+    return owner.id == current.id
 
 
 def _crossing(diagnosis: Diagnosis) -> list[Line]:
@@ -76,14 +74,13 @@ def _crossing(diagnosis: Diagnosis) -> list[Line]:
         lines += _site("owner", birth.place, _engine(diagnosis.engine))
     elif birth is not None and not birth.recorded and diagnosis.object is not None:
         what = diagnosis.object.label
-        lines.append(
-            Line("owner", f"  owner  not recorded: {what} is older than loopsentry.install()")
-        )
+        lines.append(Line("owner", f"  owner  {what}; where it was opened is not recorded"))
         if diagnosis.engine is not None:
             lines.append(Line("owner", f"{INDENT}{_engine(diagnosis.engine)}"))
     else:
         what = diagnosis.object.label if diagnosis.object else "object"
-        lines.append(Line("owner", f"  owner  {what}; {_engine(diagnosis.engine) or 'no engine'}"))
+        engine = _engine(diagnosis.engine)
+        lines.append(Line("owner", f"  owner  {what}; {engine}" if engine else f"  owner  {what}"))
     if diagnosis.owner_loop is not None:
         lines.append(_loop_line("owner", diagnosis.owner_loop, diagnosis.current_loop))
     return lines
@@ -157,7 +154,15 @@ def _notes(diagnosis: Diagnosis) -> list[Line]:
         where = f" at {failure.place.path}:{failure.place.line}" if failure.place else ""
         code = f" ({failure.code})" if failure.code else ""
         notes.append(f"left unusable at {failure.time:%H:%M:%S} UTC{where}{code}")
-    return [Line("note", f"  note: {note}") for note in notes]
+    lines = [Line("note", f"  note: {note}") for note in notes]
+    if diagnosis.first_failure is not None and diagnosis.first_failure.original is not None:
+        lines.append(Line("original", f"  first: {_verbatim(diagnosis.first_failure.original)}"))
+    return lines
+
+
+def _verbatim(original: Original) -> str:
+    short = original.type.rpartition(".")[2]
+    return f"{short}: {' '.join(original.message.split())}"
 
 
 def _helps(diagnosis: Diagnosis) -> list[Line]:
@@ -166,5 +171,3 @@ def _helps(diagnosis: Diagnosis) -> list[Line]:
         lines.append(Line("help", f"  help: {fix.title}"))
         lines += [Line("code", f"            {code}") for code in fix.snippet.splitlines()]
     return lines
-
-

@@ -31,9 +31,11 @@ def match(evidence: Evidence) -> Verdict | None:
         return None
     data, note = evidence.sent
     return Verdict(
-        certainty="proven",
+        certainty="proven" if evidence.owner_alive is False else "likely",
         explains=frozenset({"other-loop", "owner-closed", *(s.kind for s in evidence.symptoms)}),
         headline=f"{evidence.subject.kind} of a closed event loop used on another loop",
         data=data,
-        notes=(note,),
+        notes=(note,)
+        if evidence.owner_alive is False
+        else (note, "the owner is closed now; it may have been open in its thread then"),
     )

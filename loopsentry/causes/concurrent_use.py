@@ -24,18 +24,23 @@ def match(evidence: Evidence) -> Verdict | None:
     """Match an object that another task of the same loop was using at that moment."""
     if evidence.same_loop is False or evidence.forked or evidence.subject is None:
         return None
-    if not evidence.has("busy", "provisioning", "stale-transaction"):
+    racing = evidence.has("illegal-state") and evidence.phase != "cleanup"
+    if not racing and not evidence.has("busy", "provisioning", "stale-transaction"):
         return None
-    other = evidence.other
-    if other is None and not evidence.has("provisioning"):
+    under_way = any(symptom.under_way for symptom in evidence.symptoms)
+    known = evidence.other is not None or (under_way and evidence.same_loop)
+    if not known and not racing and not evidence.has("provisioning"):
         return None
     kind = evidence.subject.kind
     return Verdict(
-        certainty="proven" if other is not None else "likely",
+        certainty="proven" if known else "likely",
         explains=frozenset({"other-task", *(s.kind for s in evidence.symptoms)}),
         headline=f"one {kind} used by two tasks of one event loop",
         data="not-sent",
-        notes=("the second statement was not sent", f"not a loop mismatch: both on {_loop(evidence)}"),
+        notes=(
+            "the second statement was not sent",
+            f"not a loop mismatch: both on {_loop(evidence)}",
+        ),
     )
 
 

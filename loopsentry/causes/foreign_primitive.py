@@ -24,13 +24,12 @@ def match(evidence: Evidence) -> Verdict | None:
     subject = evidence.subject
     if subject is None or evidence.same_loop is not False or not evidence.has("foreign-loop"):
         return None
-    pools = subject.kind == "pool" and subject.label.startswith("the pool's")
-    if subject.kind != "primitive" and not pools:
+    if not subject.primitive or evidence.forked:
         return None
     return Verdict(
         certainty="proven",
         explains=frozenset({"other-loop", "primitive", *(s.kind for s in evidence.symptoms)}),
         headline=f"{subject.label} is bound to another event loop",
         data="not-sent",
-        notes=("nothing was sent to the server",) if pools else (),
+        notes=("nothing was sent to the server",) if subject.kind == "pool" else (),
     )

@@ -1,4 +1,4 @@
-"""A loop that lives as long as one call: asyncio.run, its Runner, run_until_complete, uvloop.run."""
+"""A loop that lives as long as one call: asyncio.run, run_until_complete, uvloop.run."""
 
 from __future__ import annotations
 

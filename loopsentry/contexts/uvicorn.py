@@ -6,7 +6,7 @@ from loopsentry.model import Recognition, Stack
 
 NAME = "uvicorn"
 RANK = 50
-PACKAGES = ("uvicorn", "starlette", "fastapi", "h11", "httptools", "websockets", "watchfiles")
+PACKAGES = ("uvicorn", "h11", "httptools", "websockets", "watchfiles")
 
 
 def recognise(stack: Stack) -> Recognition | None:

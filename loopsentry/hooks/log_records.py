@@ -71,7 +71,7 @@ class _Fold(logging.Filter):
         return True
 
     def _explains(self, record: logging.LogRecord) -> bool:
-        """Whether a record is about a connection whose failure is diagnosed; diagnose it now if not."""
+        """Whether a record is about a diagnosed connection; one that fails now is diagnosed."""
         message = str(record.msg)
         exc = record.exc_info[1] if record.exc_info else None
         if not message.startswith(_CLEANUP) or not isinstance(exc, Exception) or not record.args:
@@ -84,9 +84,7 @@ class _Fold(logging.Filter):
             return False
         known = birth.serial in self.registry.failures
         if not known:
-            clue = Clue(
-                target=driver_connection, birth=birth, cleanup=True, reaches_program=False
-            )
+            clue = Clue(target=driver_connection, birth=birth, cleanup=True, reaches_program=False)
             known = self.report(exc, clue) is not None
         if known:
             self.registry.folded[message] += 1

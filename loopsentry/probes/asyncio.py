@@ -57,9 +57,7 @@ def sight(target: Any) -> Sighting | None:
     if isinstance(target, _PRIMITIVES):
         label = f"asyncio.{type(target).__name__}"
         loop = getattr(target, "_loop", None)
-        return Sighting(
-            kind="primitive", label=label, library="asyncio", target=target, loop=loop
-        )
+        return Sighting(kind="primitive", label=label, library="asyncio", target=target, loop=loop)
     if isinstance(target, asyncio.Future):
         label = "asyncio.Task" if isinstance(target, asyncio.Task) else "asyncio.Future"
         return Sighting(

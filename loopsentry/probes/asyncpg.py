@@ -35,14 +35,37 @@ def read(exc: BaseException) -> Symptom | None:
     for part, kind, sent in _TEXTS:
         if part in text:
             name = f"{type(exc).__module__}.{type(exc).__qualname__}"
-            return Symptom(kind=kind, library="asyncpg", type=name, text=text, sent=sent)
+            under_way = kind == "busy" and _refused_by_section(exc)
+            return Symptom(
+                kind=kind,
+                library="asyncpg",
+                type=name,
+                text=text,
+                sent=sent,
+                under_way=under_way,
+            )
     return None
+
+
+def _refused_by_section(exc: BaseException) -> bool:
+    """Whether the connection's exclusive section refused: somebody is inside it at that moment.
+
+    `asyncpg/connection.py: _Atomic` is left on every way out, a cancellation's too, so that it
+    cannot be occupied by what is over, as the protocol's own state can.
+    """
+    traceback = exc.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None:
+        return False
+    frame = traceback.tb_frame
+    return frame.f_code.co_name == "__enter__" and "_acquired" in frame.f_code.co_names
 
 
 def sight(target: Any) -> Sighting | None:
     """Recognise a connection, one borrowed from a pool, or a pool, by its own recorded loop."""
     asyncpg = sys.modules.get("asyncpg")
-    if asyncpg is None or not type(target).__module__.startswith("asyncpg"):
+    if asyncpg is None:
         return None
     if isinstance(target, asyncpg.pool.PoolConnectionProxy):
         target = getattr(target, "_con", None)
@@ -53,6 +76,7 @@ def sight(target: Any) -> Sighting | None:
             library="asyncpg",
             target=target,
             loop=getattr(target, "_loop", None),
+            closed=target.is_closed(),
         )
     if isinstance(target, asyncpg.pool.Pool):
         return Sighting(

@@ -22,4 +22,5 @@ def sight(target: Any) -> Sighting | None:
         library="psycopg",
         target=target,
         tolerant=True,
+        closed=target.closed,
     )

@@ -19,12 +19,13 @@ from typing import Any
 from sqlalchemy import URL, event
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import AdaptedConnection, Connection, Engine, ExceptionContext
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import Pool, PoolProxiedConnection
 
 from loopsentry._frames import (
     Site,
-    describe,
+    describe_all,
     first_argument,
     is_user,
     is_user_file,
@@ -36,6 +37,7 @@ from loopsentry.model import (
     Birth,
     Clue,
     EngineInfo,
+    ObjectKind,
     Reporter,
     Sighting,
     Symptom,
@@ -53,12 +55,12 @@ _SYMPTOMS: tuple[tuple[type[Exception], str, SymptomKind], ...] = (
     (sa_exc.PendingRollbackError, "", "invalid-transaction"),
     (sa_exc.InvalidRequestError, "session is provisioning a new connection", "provisioning"),
     (sa_exc.InvalidRequestError, "concurrent operations are not permitted", "provisioning"),
-    (sa_exc.ResourceClosedError, "is closed", "released"),
+    (sa_exc.ResourceClosedError, "This Connection is closed", "released"),
 )
 
 
 def read(exc: BaseException) -> Symptom | None:
-    """Translate a complaint of SQLAlchemy's own; its wrappers repeat the driver's and are skipped."""
+    """Translate a complaint of SQLAlchemy's own; its wrappers only repeat the driver's."""
     if not isinstance(exc, sa_exc.SQLAlchemyError) or isinstance(exc, sa_exc.DBAPIError):
         return None
     text = exc.args[0] if exc.args and isinstance(exc.args[0], str) else ""
@@ -71,35 +73,27 @@ def read(exc: BaseException) -> Symptom | None:
 
 def sight(target: Any) -> Sighting | None:
     """Recognise sessions, connections, pools and engines."""
-    name = type(target).__name__
-    if isinstance(target, type) or not type(target).__module__.startswith("sqlalchemy"):
-        return None
-    if isinstance(target, Session) or hasattr(target, "sync_session"):
-        label = "Session" if isinstance(target, Session) else "AsyncSession"
-        return Sighting(kind="session", label=label, library="sqlalchemy", target=target)
-    if isinstance(target, Pool):
-        return Sighting(kind="pool", label=name, library="sqlalchemy", target=target)
-    if isinstance(target, Engine) or hasattr(target, "sync_engine"):
-        return Sighting(kind="engine", label=name, library="sqlalchemy", target=target)
-    if isinstance(target, Connection | PoolProxiedConnection) or hasattr(target, "sync_connection"):
-        return Sighting(
-            kind="connection",
-            label=name,
-            library="sqlalchemy",
-            target=target,
-            inner=driver_connection_of(target),
-        )
-    if isinstance(target, AdaptedConnection):
-        inner = target.driver_connection
-        return Sighting(
-            kind="connection", label=name, library="sqlalchemy", target=target, inner=inner
-        )
+    for kinds, kind in _KINDS:
+        if isinstance(target, kinds):
+            inner = driver_connection_of(target) if kind == "connection" else None
+            label = type(target).__name__
+            return Sighting(
+                kind=kind, label=label, library="sqlalchemy", target=target, inner=inner
+            )
     return None
+
+
+_KINDS: tuple[tuple[tuple[type, ...], ObjectKind], ...] = (
+    ((Session, AsyncSession), "session"),
+    ((Pool,), "pool"),
+    ((Engine, AsyncEngine), "engine"),
+    ((Connection, AsyncConnection, PoolProxiedConnection, AdaptedConnection), "connection"),
+)
 
 
 def driver_connection_of(target: Any) -> Any:
     """The driver's own connection below an SQLAlchemy connection, or None; opens nothing."""
-    sync = getattr(target, "sync_connection", None) or target
+    sync = target.sync_connection if isinstance(target, AsyncConnection) else target
     fairy = getattr(sync, "_dbapi_connection", None) if isinstance(sync, Connection) else sync
     return getattr(fairy, "driver_connection", None)
 
@@ -143,7 +137,7 @@ class _Listeners:
         for target in _library_arguments(sites):
             if isinstance(target, Engine):
                 self.registry.engines.add(target)
-            elif isinstance(target, Session) or hasattr(target, "sync_session"):
+            elif isinstance(target, Session | AsyncSession):
                 self.registry.openings[target] = opening
 
     def _connect(self, connection: Any, record: Any) -> None:
@@ -170,7 +164,7 @@ class _Listeners:
     def _stack(self) -> tuple[list[Site], LoopRecord | None]:
         sites = list(walk_live(sys._getframe(3)))
         loop = running_loop()
-        return sites, self.registry.meet(loop, lambda: [describe(s) for s in sites])
+        return sites, self.registry.meet(loop, lambda: describe_all(sites))
 
     # taking out ----------------------------------------------------------------------------
 
@@ -236,14 +230,14 @@ class _Listeners:
             wrapper=context.sqlalchemy_exception,
             retire=(lambda: fairy.invalidate(soft=True)) if fairy is not None else None,
         )
-        self._pass_on(context.original_exception, clue)
+        self._pass_on(context.original_exception, clue, context.connection)
 
-    def _pass_on(self, exc: BaseException, clue: Clue) -> None:
+    def _pass_on(self, exc: BaseException, clue: Clue, connection: Any = None) -> None:
         if isinstance(exc, Exception):
             self.report(exc, clue)
-        elif isinstance(exc, asyncio.CancelledError) and clue.birth is not None:
+        elif isinstance(exc, asyncio.CancelledError):
             place = user_place(walk_live(sys._getframe(2)))
-            self.registry.note_cancellation(clue.birth, place, task_name())
+            self.registry.note_cancellation((clue.target, connection), place)
 
 
 _attached: list[tuple[Any, str, Callable[..., Any]]] = []
@@ -299,7 +293,7 @@ def _library_arguments(sites: list[Site]) -> Iterator[Any]:
     for site in sites:
         if not is_user(site.frame):
             target = first_argument(site.frame)
-            if type(target).__module__.startswith("sqlalchemy"):
+            if isinstance(target, Session | AsyncSession | Engine):
                 yield target
 
 
@@ -316,17 +310,23 @@ def engine_of(target: Any, registry: Registry) -> EngineInfo | None:
         registry.engine_names[engine] = _name_engine(engine)
     variable, module_file = registry.engine_names[engine]
     return EngineInfo(
-        url=masked(engine.url), driver=engine.driver, variable=variable, module_file=module_file
+        url=masked(engine.url),
+        driver=engine.driver,
+        variable=variable,
+        module_file=module_file,
+        asynchronous=engine.dialect.is_async,
     )
 
 
 def _find_engine(target: Any, registry: Registry) -> Engine | None:
-    target = getattr(target, "sync_session", target)
+    if isinstance(target, AsyncSession):
+        target = target.sync_session
     if isinstance(target, Session):
         target = target.bind
-    target = getattr(target, "sync_engine", target)
-    if isinstance(target, Connection):
-        target = target.engine
+    if isinstance(target, AsyncEngine):
+        target = target.sync_engine
+    if isinstance(target, Connection | AsyncConnection):
+        target = target.sync_engine if isinstance(target, AsyncConnection) else target.engine
     if isinstance(target, Engine):
         return target
     if isinstance(target, Pool):

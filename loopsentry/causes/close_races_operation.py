@@ -1,0 +1,47 @@
+"""session or connection closed while its operation still runs
+
+This is not a loop mismatch: one event loop only. Somebody closed a session or a connection, or
+ended its transaction, while another task was still in the middle of an operation on it. It
+happens when `asyncio.gather` leaves at the first error and the `async with` block around it ends
+while the siblings go on, when an asynchronous generator is finalised in another task, and when a
+request ends before the work it started.
+
+The sessions need not be shared for this: one task with its own session is enough, if the block
+that closes the session does not wait for the task.
+
+Wait for every sibling before the block ends: `asyncio.TaskGroup`, `gather(...,
+return_exceptions=True)`, or sessions opened inside the tasks.
+"""
+
+from __future__ import annotations
+
+from loopsentry.model import Evidence, Verdict
+
+CODE = "LS202"
+CAUSE = "close-races-operation"
+
+
+def match(evidence: Evidence) -> Verdict | None:
+    """Match a close that met a running operation of the same object on the same loop."""
+    subject = evidence.subject
+    if subject is None or evidence.same_loop is False or evidence.forked:
+        return None
+    if evidence.has("provisioning"):
+        return None
+    if evidence.phase != "cleanup" or not (evidence.has("illegal-state") or _busy(evidence)):
+        return None
+    known = evidence.other is not None or evidence.has("illegal-state")
+    return Verdict(
+        certainty="proven" if known else "likely",
+        explains=frozenset({"closing", "other-task", *(s.kind for s in evidence.symptoms)}),
+        headline=f"{subject.kind} closed while its operation still runs",
+        data="unknown",
+        notes=(
+            "the operation that was running is undone with its transaction",
+            "not a loop mismatch: one event loop only",
+        ),
+    )
+
+
+def _busy(evidence: Evidence) -> bool:
+    return evidence.has("busy") and evidence.other is not None

@@ -1,0 +1,17 @@
+"""A handler that a serverless runtime calls."""
+
+from __future__ import annotations
+
+from loopsentry.model import Recognition, Stack
+
+NAME = "serverless"
+RANK = 35
+PACKAGES = ("awslambdaric", "functions_framework", "mangum", "azure")
+_MODULES = frozenset({"awslambdaric", "functions_framework", "mangum", "azure_functions_worker"})
+
+
+def recognise(stack: Stack) -> Recognition | None:
+    """Recognise the runtime's frames around the loop."""
+    if any(frame.module.partition(".")[0] in _MODULES for frame in stack):
+        return Recognition(context=NAME)
+    return None

@@ -1,0 +1,110 @@
+"""Who else has an object in hand: the tasks of this loop, looked at while they wait."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterable, Iterator
+from time import perf_counter
+from typing import Any
+
+from . import _frames
+from ._frames import Site
+from .model import Operation
+
+SEARCH_SECONDS = 0.003
+FRAMES_SEEN = 400
+
+_WAITING = frozenset({"__aexit__", "_run_to_completion"})  # the second since SQLAlchemy 2.1
+_TASK_NAME = re.compile(r"name='([^']+)'")
+# `_scheduled_tasks` was `_all_tasks` before CPython 3.12 (Lib/asyncio/tasks.py).
+_NAME = "_scheduled_tasks" if hasattr(asyncio.tasks, "_scheduled_tasks") else "_all_tasks"
+_SCHEDULED: Iterable[asyncio.Task[Any]] = getattr(asyncio.tasks, _NAME, ())
+
+
+def search_tasks(
+    loop: asyncio.AbstractEventLoop, aliases: set[int], *, waiting: bool = False
+) -> Operation | None:
+    """Find another task of the running loop that has an object in its frames.
+
+    Args:
+        loop: the loop of this thread; another thread's loop must not be looked at.
+        aliases: identities under which the object may stand there.
+        waiting: look for the task that waits for the present one instead, which a library
+            started on its behalf.
+
+    Returns:
+        What that task does, None if there is none or the time allowed ran out.
+    """
+    deadline = perf_counter() + SEARCH_SECONDS
+    mine = asyncio.current_task(loop)
+    shielded = mine is not None and _is_library_task(mine)
+    for task in asyncio.all_tasks(loop):
+        if perf_counter() > deadline:
+            return None
+        if task is mine:
+            continue
+        sites = list(_sites_of(task))
+        if not _hold(sites, aliases):
+            continue
+        place = _frames.user_place(reversed(sites))
+        waits = shielded and sites[-1].code.co_name in _WAITING
+        if place is not None and waits is waiting:
+            return Operation(
+                task=task.get_name(),
+                function=place.function,
+                file=place.file,
+                line=place.line,
+                state="cancelled" if task.cancelling() else "waiting",
+            )
+    return None
+
+
+def _hold(sites: list[Site], aliases: set[int]) -> bool:
+    library = (site for site in sites if not _frames.is_user(site.frame))
+    return any(id(_frames.first_argument(site.frame)) in aliases for site in library)
+
+
+def _sites_of(task: asyncio.Task[Any]) -> Iterator[Site]:
+    """The frames of a suspended task from the outermost inwards, across the greenlet bridge.
+
+    SQLAlchemy's `greenlet_spawn` keeps the switched-out greenlet in its local `context`
+    (sqlalchemy/util/concurrency.py, in 2.0 sqlalchemy/util/_concurrency_py3k.py).
+    """
+    awaited: Any = task.get_coro()
+    for _ in range(FRAMES_SEEN):
+        frame = _first(awaited, "cr_frame", "gi_frame", "ag_frame")
+        if frame is None:
+            return
+        yield Site(frame, frame.f_lineno)
+        if frame.f_code.co_name == "greenlet_spawn":
+            inner = getattr(frame.f_locals.get("context"), "gr_frame", None)
+            sites = [Site(f, f.f_lineno) for f in _frames.walk_back(inner)]
+            yield from reversed(sites)
+        awaited = _first(awaited, "cr_await", "gi_yieldfrom", "ag_await")
+
+
+def _first(awaited: Any, *names: str) -> Any:
+    found = (getattr(awaited, name, None) for name in names)
+    return next((value for value in found if value is not None), None)
+
+
+def _is_library_task(task: asyncio.Task[Any]) -> bool:
+    """Whether a task's own coroutine is a library's, such as a shielded close()."""
+    frame = getattr(task.get_coro(), "cr_frame", None)
+    return frame is not None and not _frames.is_user(frame)
+
+
+def find_foreign_task(texts: Iterable[str], current: Any) -> asyncio.Task[Any] | None:
+    """Find the task that asyncio's text names; asyncio throws the task itself away.
+
+    The text only says which one to look for; its loop is read off the task.
+    """
+    names = {name for text in texts for name in _TASK_NAME.findall(text)}
+    deadline = perf_counter() + SEARCH_SECONDS
+    for task in list(_SCHEDULED):
+        if perf_counter() > deadline:
+            return None
+        if task.get_name() in names and task.get_loop() is not current:
+            return task
+    return None
