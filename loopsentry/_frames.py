@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
 import os
 import site
 import sys
@@ -36,7 +37,11 @@ _user_files: dict[str, bool] = {}
 machinery: set[str] = {"loopsentry", "greenlet", "runpy", "importlib", "concurrent", "threading"}
 
 
-_PORTAL = "anyio.from_thread"
+# Where one thread waits for a coroutine on the loop of another, and in which functions.
+_PORTALS = {
+    "anyio.from_thread": ("call", "start_task", "__enter__", "result"),
+    "asgiref.sync": ("__call__",),
+}
 
 
 class Site(NamedTuple):
@@ -155,6 +160,12 @@ def user_place(sites: Iterable[Site]) -> Place | None:
     return place_of(second) if second else None
 
 
+def user_stack(sites: Iterable[Site], limit: int = 6) -> tuple[Place, ...]:
+    """The user's frames, the nearest first."""
+    own = (place_of(site_) for site_ in sites if is_user(site_.frame))
+    return tuple(itertools.islice(own, limit))
+
+
 def describe(site_: Site) -> Frame:
     """Reduce a site to what recognition needs."""
     return Frame(
@@ -169,8 +180,8 @@ def describe(site_: Site) -> Frame:
 def describe_all(sites: list[Site]) -> list[Frame]:
     """Reduce a stack to what recognition needs, and go on in the thread that waits for it.
 
-    anyio's portals run coroutines on a loop in a thread of their own, on behalf of a thread that
-    waits in `anyio.from_thread`; who started that loop stands only in the waiting thread's stack.
+    anyio's portals and asgiref's AsyncToSync run coroutines on a loop in a thread of their own, on
+    behalf of a thread that waits; who started that loop stands only in the waiting thread's stack.
     """
     frames = [describe(site_) for site_ in sites]
     if frames and _is_portal(frames):
@@ -180,7 +191,7 @@ def describe_all(sites: list[Site]) -> list[Frame]:
 
 def _is_portal(frames: list[Frame]) -> bool:
     return frames[-1].function.startswith("_bootstrap") and any(
-        frame.module == _PORTAL for frame in frames
+        frame.module in _PORTALS for frame in frames
     )
 
 
@@ -189,8 +200,8 @@ def _waiting_caller() -> list[Frame]:
     callers = []
     for frame in sys._current_frames().values():
         stack = [describe(Site(f, f.f_lineno)) for f in walk_back(frame)]
-        inner = [i for i, f in enumerate(stack) if f.module == _PORTAL and not f.coroutine]
-        if inner and stack[inner[0]].function in ("call", "start_task", "__enter__", "result"):
+        inner = [i for i, f in enumerate(stack) if f.module in _PORTALS and not f.coroutine]
+        if inner and stack[inner[0]].function in _PORTALS[stack[inner[0]].module]:
             callers.append(stack[inner[0] :])
     if len(callers) != 1:
         return []

@@ -50,8 +50,9 @@ def shown_before(exc: BaseException, diagnosis: Diagnosis) -> bool:
     for node in walk_tree(exc):
         notes = BaseException.__getattribute__(node, "__dict__").get("__notes__")
         for note in notes if isinstance(notes, list) else ():
-            if type(note) is Marked and note.diagnosis.id == diagnosis.id:
-                return node is exc or _is_printed(exc, node)
+            told = type(note) is Marked and note.diagnosis.id == diagnosis.id
+            if told and _is_printed(exc, node):
+                return True
     return False
 
 
@@ -67,7 +68,9 @@ def _is_printed(exc: BaseException, node: BaseException) -> bool:
     return False
 
 
-def annotate(exc: BaseException, diagnosis: Diagnosis, *, rewrite: bool) -> None:
+def annotate(
+    exc: BaseException, diagnosis: Diagnosis, *, rewrite: bool, verbose: bool = False
+) -> None:
     """Add the headline to the message, where that is safe, and the story as a note.
 
     The object, its type and its traceback stay; the original text stays inside the message.
@@ -77,7 +80,7 @@ def annotate(exc: BaseException, diagnosis: Diagnosis, *, rewrite: bool) -> None
     if rewrite:
         rewrite_message(exc, diagnosis)
     if not shown_before(exc, diagnosis):
-        exc.add_note(Marked(plain.render(diagnosis), diagnosis))
+        exc.add_note(Marked(plain.render(diagnosis, verbose=verbose), diagnosis))
 
 
 def rewrite_message(exc: Exception, diagnosis: Diagnosis) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from string import Template
 
-from .model import Birth, Diagnosis, Evidence, Fix, LoopInfo, Verdict
+from .model import Birth, Diagnosis, Evidence, Fix, LoopInfo, Original, Verdict
 
 _SURENESS = {"proven": 2, "likely": 1, "undetermined": 0}
 FIXES_OFFERED = 5
@@ -99,6 +99,7 @@ def diagnose(
         context=evidence.contexts[0] if evidence.contexts else "unknown",
         framework=evidence.framework,
         used_at=evidence.used_at,
+        stack=evidence.stack,
         current_task=evidence.task,
         operation=evidence.operation,
         owner_loop=evidence.owner,
@@ -115,17 +116,33 @@ def diagnose(
     )
 
 
+def nothing_known(exc_type: str, message: str, version: str) -> Diagnosis:
+    """The diagnosis of an exception in which nothing concerns event loops or sharing."""
+    return Diagnosis(
+        id="LS000/-",
+        version=version,
+        time=datetime.now(UTC),
+        pid=os.getpid(),
+        code="LS000",
+        cause="undetermined",
+        title="nothing in this exception concerns event loops",
+        certainty="undetermined",
+        severity="error",
+        phase="use",
+        facts=("no library complained of a loop, of sharing or of a lost connection",),
+        original=Original(type=exc_type, message=message),
+    )
+
+
 def echo(evidence: Evidence, first: Diagnosis) -> Diagnosis:
     """Say again what made the object unusable; the present failure follows from it."""
+    failure = evidence.first_failure
+    here = f"; its echo surfaced at {evidence.used_at.short}" if evidence.used_at else ""
     return replace(
         first,
         time=datetime.now(UTC),
-        used_at=evidence.used_at,
-        current_task=evidence.task,
-        operation=evidence.operation,
-        first_failure=replace(evidence.first_failure, diagnosis=None)
-        if evidence.first_failure
-        else None,
+        first_failure=replace(failure, diagnosis=None) if failure else None,
+        notes=(*first.notes[:1], f"this is not the first failure{here}"),
         facts=facts_of(evidence),
         original=evidence.original,
     )
@@ -148,6 +165,9 @@ def facts_of(evidence: Evidence) -> tuple[str, ...]:
         facts.append(f"the object is {subject.label}{_born(subject.birth)}")
     facts.append(_loop_fact("it belongs to", evidence.owner))
     facts.append(_loop_fact("it was used on", evidence.current))
+    if evidence.engine is not None and len(evidence.engine.loops) > 1:
+        owners = ", ".join(map(str, evidence.engine.loops))
+        facts.append(f"connections of its engine belong to the loops {owners}")
     if evidence.other is not None:
         facts.append(
             f"{evidence.other.task} was {evidence.other.state} in {evidence.other.function}()"

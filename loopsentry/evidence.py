@@ -127,11 +127,12 @@ class Collector:
             same_loop=_same(owner, current, birth, sighting),
             owner_alive=alive,
             used_at=place,
+            stack=_frames.user_stack(found.sites),
             task=_task_name(),
             operation=operation,
             phase=_phase(operation, found.sites, clue),
             stage=_stage(found.sites, operation),
-            collected=clue.collected,
+            collected=_collected(found.sites),
             other=self._other_operation(found, symptoms),
             first_failure=self.registry.failures.get(birth.serial) if birth else None,
             engine=engine,
@@ -465,8 +466,16 @@ def _stage(sites: list[Site], operation: str | None) -> Stage:
     return "commit" if operation == "commit" else "statement"
 
 
+def _collected(sites: list[Site]) -> bool:
+    """Whether the garbage collector gave the connection back (sqlalchemy/pool/base.py)."""
+    return any(
+        site.code.co_name == "_finalize_fairy" and site.frame.f_locals.get("is_gc_cleanup")
+        for site in sites
+    )
+
+
 def _phase(operation: str | None, sites: list[Site], clue: Clue) -> Phase:
-    if clue.cleanup or clue.collected or operation in _CLEANUP:
+    if clue.cleanup or operation in _CLEANUP:
         return "cleanup"
     return "connect" if _connecting(sites) or operation == "connect" else "use"
 

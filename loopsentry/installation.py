@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from . import __version__, catalog
 from ._safely import complain, safely
+from .exceptions import arguments_of
 from .model import Diagnosis, Reporter
 from .recognition import Recogniser
 from .registry import Registry
@@ -173,7 +174,7 @@ def _warn_of_namesake() -> None:
     )
 
 
-def diagnose(exc: BaseException) -> Diagnosis | None:
+def diagnose(exc: BaseException) -> Diagnosis:
     """Say what is known about any exception, without changing it.
 
     Works without `install()` too, from what the objects in the traceback say of themselves.
@@ -182,16 +183,23 @@ def diagnose(exc: BaseException) -> Diagnosis | None:
         exc: any exception, caught anywhere.
 
     Returns:
-        The diagnosis, or None if nothing in the exception concerns event loops or the sharing of
-        connections.
+        The diagnosis. Where nothing in the exception concerns event loops or the sharing of
+        connections it is LS000, undetermined.
     """
     from .annotation import diagnosis_of
+    from .diagnosis import nothing_known
 
     known = diagnosis_of(exc)
     if known is not None:
         return known
     installation = current() or Installation(Options())
-    return installation.examiner.diagnose(exc)
+    diagnosis = safely(installation.examiner.diagnose)(exc)
+    if diagnosis is not None:
+        return diagnosis
+    args = arguments_of(exc)
+    message = args[0] if args and isinstance(args[0], str) else ""
+    name = f"{type(exc).__module__}.{type(exc).__qualname__}"
+    return nothing_known(name, message, __version__)
 
 
 def subscribe(callback: Callable[[Diagnosis], Any]) -> Callable[[], None]:

@@ -141,6 +141,7 @@ class Birth:
         pid: process it happened in.
         thread: name of the thread it happened in.
         family: number shared by everything born of one pool, None when that is unknown.
+        stack: the user's frames at that moment, the nearest first.
     """
 
     serial: int
@@ -153,6 +154,7 @@ class Birth:
     pid: int = field(default_factory=os.getpid)
     thread: str = ""
     family: int | None = None
+    stack: tuple[Place, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +214,6 @@ class Clue:
         pool: the pool it came from.
         wrapper: the exception that will be raised instead, not yet linked to the first.
         cleanup: whether it happened while something was cleaned up.
-        collected: whether the garbage collector caused it.
         reaches_program: False when the exception was caught before the program could see it.
         framework: what of a framework was running.
         retire: gives the object up softly, so that it is replaced at its next use.
@@ -224,7 +225,6 @@ class Clue:
     pool: Any = None
     wrapper: BaseException | None = None
     cleanup: bool = False
-    collected: bool = False
     reaches_program: bool = True
     framework: Mapping[str, str] | None = None
     retire: Callable[[], None] | None = None
@@ -262,6 +262,7 @@ class EngineInfo:
         variable: the global variable that holds it in the user's modules, if one was found.
         module_file: the file of that module.
         created_at: where it was made, when that was recorded.
+        loops: numbers of the loops that own the connections of its present pool.
         asynchronous: whether its driver is an asynchronous one.
     """
 
@@ -270,6 +271,7 @@ class EngineInfo:
     variable: str | None = None
     module_file: str | None = None
     created_at: Place | None = None
+    loops: tuple[int, ...] = ()
     asynchronous: bool = True
 
 
@@ -342,6 +344,7 @@ class Evidence:
         owner_alive: whether the owning loop was still open when this happened; None if it is
             closed by now and may have been open then, in another thread.
         used_at: the user's line.
+        stack: the user's frames, the nearest first.
         task: the current task's name.
         operation: the library's public method that the user called.
         phase: opening, using or cleaning up.
@@ -370,6 +373,7 @@ class Evidence:
     same_loop: bool | None = None
     owner_alive: bool | None = None
     used_at: Place | None = None
+    stack: tuple[Place, ...] = ()
     task: str | None = None
     operation: str | None = None
     phase: Phase = "use"
@@ -485,6 +489,7 @@ class Diagnosis:
         context: the most telling recognised context, or "unknown".
         framework: what of a framework was running, where known.
         used_at: *here*.
+        stack: the user's frames there, the nearest first.
         current_task: name of the task that used it.
         operation: the public method the user called.
         owner_loop: the loop that owns the object.
@@ -514,6 +519,7 @@ class Diagnosis:
     context: str = "unknown"
     framework: Mapping[str, str] | None = None
     used_at: Place | None = None
+    stack: tuple[Place, ...] = ()
     current_task: str | None = None
     operation: str | None = None
     owner_loop: LoopInfo | None = None

@@ -186,6 +186,12 @@ class Registry:
         except TypeError:
             return None
 
+    def loops_of(self, pool: Any) -> tuple[int, ...]:
+        """The loops that own a pool's living connections: none, one, or several."""
+        family = self.family_of(pool)
+        births = [birth for birth in list(self.births.values()) if birth.family == family]
+        return tuple(sorted({birth.loop for birth in births if birth.loop is not None}))
+
     def new_birth(self, kind: ObjectKind, loop: int | None, **known: Any) -> Birth:
         """Make a birth with the next number."""
         return Birth(serial=next(self.serials), kind=kind, loop=loop, **known)

@@ -78,6 +78,9 @@ class Examiner:
         if evidence is None or diagnosis is None:
             return None
         diagnosis = self._retire(diagnosis, evidence, clue)
+        if not clue.reaches_program:
+            notes = (*diagnosis.notes, "the pool's own traceback is folded here")
+            diagnosis = replace(diagnosis, notes=notes)
         self._write_on(exc, diagnosis, clue)
         self._tell(diagnosis, shown=clue.reaches_program)
         return diagnosis
@@ -102,7 +105,7 @@ class Examiner:
             if rewrite and isinstance(exc, Exception):
                 rewrite_message(exc, diagnosis)
             exc = clue.wrapper
-        annotate(exc, diagnosis, rewrite=rewrite)
+        annotate(exc, diagnosis, rewrite=rewrite, verbose=self.options.verbose)
 
     def _tell(self, diagnosis: Diagnosis, *, shown: bool) -> None:
         if self.registry.count(diagnosis) > 1:

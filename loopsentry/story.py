@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +11,7 @@ from .model import Diagnosis, EngineInfo, LoopInfo, Original, Place
 Role = Literal["headline", "here", "owner", "site", "note", "help", "code", "more", "original"]
 
 INDENT = " " * 9
+WIDTH = 80
 FIXES_SHOWN = 2
 
 
@@ -26,8 +28,11 @@ class Line:
     text: str
 
 
-def tell(diagnosis: Diagnosis) -> list[Line]:
-    """Tell a diagnosis: headline, two sites, notes, cures, code, original."""
+def tell(diagnosis: Diagnosis, *, verbose: bool = False) -> list[Line]:
+    """Tell a diagnosis: headline, two sites, notes, cures, code, original.
+
+    Verbose adds the user's frames around both sites, every fact, and all cures with their reasons.
+    """
     lines = [Line("headline", f"{diagnosis.severity}[{diagnosis.code}]: {diagnosis.title}")]
     if diagnosis.certainty == "undetermined":
         lines += [Line("note", f"  note: {fact}") for fact in diagnosis.facts]
@@ -37,11 +42,23 @@ def tell(diagnosis: Diagnosis) -> list[Line]:
         lines += _crossing(diagnosis)
     if diagnosis.certainty != "undetermined":
         lines += _notes(diagnosis)
-        lines += _helps(diagnosis)
+        lines += _more(diagnosis) if verbose else []
+        lines += _helps(diagnosis, verbose=verbose)
     lines.append(Line("more", f"  more: loopsentry explain {diagnosis.code}"))
     if diagnosis.original is not None and diagnosis.original.message:
         lines.append(Line("original", f"  original: {_verbatim(diagnosis.original)}"))
-    return lines
+    return [piece for line in lines for piece in _fold(line)]
+
+
+def _fold(line: Line) -> list[Line]:
+    """Break a line that is too wide after a comma or a semicolon, never inside a name or path."""
+    if len(line.text) <= WIDTH or line.role in ("code", "original", "more"):
+        return [line]
+    breaks = [m.end() for m in re.finditer(r"[,;] ", line.text[: WIDTH + 1])]
+    if not breaks or not line.text[breaks[-1] :].strip():
+        return [line]
+    rest = Line(line.role, INDENT + line.text[breaks[-1] :])
+    return [Line(line.role, line.text[: breaks[-1]].rstrip()), *_fold(rest)]
 
 
 def headline(diagnosis: Diagnosis) -> str:
@@ -69,21 +86,24 @@ def _crossing(diagnosis: Diagnosis) -> list[Line]:
         lines.append(_loop_line("here", diagnosis.current_loop, diagnosis.owner_loop))
     elif diagnosis.owner_loop is not None:
         lines.append(Line("here", f"{INDENT}no event loop is running"))
-    birth = diagnosis.object.birth if diagnosis.object else None
-    if birth is not None and birth.place is not None:
-        lines += _site("owner", birth.place, _engine(diagnosis.engine))
-    elif birth is not None and not birth.recorded and diagnosis.object is not None:
-        what = diagnosis.object.label
-        lines.append(Line("owner", f"  owner  {what}; where it was opened is not recorded"))
-        if diagnosis.engine is not None:
-            lines.append(Line("owner", f"{INDENT}{_engine(diagnosis.engine)}"))
-    else:
-        what = diagnosis.object.label if diagnosis.object else "object"
-        engine = _engine(diagnosis.engine)
-        lines.append(Line("owner", f"  owner  {what}; {engine}" if engine else f"  owner  {what}"))
+    lines += _owner(diagnosis)
     if diagnosis.owner_loop is not None:
         lines.append(_loop_line("owner", diagnosis.owner_loop, diagnosis.current_loop))
     return lines
+
+
+def _owner(diagnosis: Diagnosis) -> list[Line]:
+    subject, engine = diagnosis.object, _engine(diagnosis.engine)
+    birth = subject.birth if subject else None
+    if birth is not None and birth.place is not None:
+        return _site("owner", birth.place, engine)
+    label = subject.label if subject else "object"
+    tail = f"; {engine}" if engine else ""
+    if subject is not None and subject.primitive:
+        return [Line("owner", f"  owner  {label}, bound to its loop by the first wait{tail}")]
+    if subject is not None and subject.kind == "future":
+        return [Line("owner", f"  owner  {label}{tail}")]
+    return [Line("owner", f"  owner  not recorded: where this {label} was opened{tail}")]
 
 
 def _sharing(diagnosis: Diagnosis) -> list[Line]:
@@ -91,6 +111,8 @@ def _sharing(diagnosis: Diagnosis) -> list[Line]:
     other = diagnosis.other_operation
     if other is not None:
         lines += _site("first", other.place, f"{other.task}, {other.state}".strip(", "))
+    elif diagnosis.current_loop is not None:
+        lines.append(_loop_line("here", diagnosis.current_loop, None))
     if diagnosis.object is not None:
         birth = diagnosis.object.birth
         where = f", opened at {birth.place.short}" if birth and birth.place else ""
@@ -165,9 +187,19 @@ def _verbatim(original: Original) -> str:
     return f"{short}: {' '.join(original.message.split())}"
 
 
-def _helps(diagnosis: Diagnosis) -> list[Line]:
+def _more(diagnosis: Diagnosis) -> list[Line]:
+    birth = diagnosis.object.birth if diagnosis.object else None
+    lines = [Line("note", f"  note: {fact}") for fact in diagnosis.facts]
+    lines += [Line("here", f"  here   {place.short}") for place in diagnosis.stack]
+    lines += [Line("owner", f"  owner  {place.short}") for place in (birth.stack if birth else ())]
+    return lines
+
+
+def _helps(diagnosis: Diagnosis, *, verbose: bool) -> list[Line]:
     lines = []
-    for fix in diagnosis.fixes[:FIXES_SHOWN]:
+    for fix in diagnosis.fixes if verbose else diagnosis.fixes[:FIXES_SHOWN]:
         lines.append(Line("help", f"  help: {fix.title}"))
+        if verbose:
+            lines.append(Line("help", f"{INDENT}{fix.reason}"))
         lines += [Line("code", f"            {code}") for code in fix.snippet.splitlines()]
     return lines

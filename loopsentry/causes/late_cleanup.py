@@ -1,4 +1,4 @@
-"""clean-up on another event loop than the owner's, or after that had ended
+"""clean-up after the owning event loop ended, or on another one
 
 The work itself was done. What failed is tidying up: a session was closed, a transaction rolled
 back, an engine disposed or a forgotten connection collected when the event loop that owns the
@@ -21,8 +21,8 @@ CAUSE = "late-cleanup"
 
 _HEADLINES = {
     "dispose": "connections disposed after their event loop ended",
-    "close": "closed on another event loop than the one it was opened on",
-    "rollback": "rolled back on another event loop than the one it was begun on",
+    "close": "closed on another event loop than its own",
+    "rollback": "rolled back on another event loop than its own",
 }
 
 

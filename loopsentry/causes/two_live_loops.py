@@ -41,7 +41,4 @@ def _threads(evidence: Evidence) -> tuple[str, ...]:
     owner, current = evidence.owner, evidence.current
     if owner is None or current is None or owner.thread == current.thread or not owner.thread:
         return ()
-    return (
-        f"threads {owner.thread} and {current.thread}; two running loops on",
-        "one connection can also crash the interpreter",
-    )
+    return ("two running loops on one connection can also crash the interpreter",)

@@ -30,6 +30,7 @@ from loopsentry._frames import (
     is_user,
     is_user_file,
     user_place,
+    user_stack,
     walk_live,
 )
 from loopsentry._safely import safely
@@ -153,6 +154,7 @@ class _Listeners:
             task=task_name(),
             thread=threading.current_thread().name,
             family=self.registry.family_of(pool_of(record)),
+            stack=user_stack(sites),
         )
         record.info[KEPT] = (owner_reference(driver_connection), birth)
         self.registry.bear(driver_connection, birth)
@@ -314,6 +316,7 @@ def engine_of(target: Any, registry: Registry) -> EngineInfo | None:
         driver=engine.driver,
         variable=variable,
         module_file=module_file,
+        loops=registry.loops_of(engine.pool),
         asynchronous=engine.dialect.is_async,
     )
 

@@ -6,11 +6,11 @@ from loopsentry.model import Diagnosis
 from loopsentry.story import tell
 
 
-def render(diagnosis: Diagnosis) -> str:
+def render(diagnosis: Diagnosis, *, verbose: bool = False) -> str:
     """Render the message; paths, codes and labels are never broken.
 
     Text of others (the original message, names) that is not ASCII is escaped, so that any
     terminal and any log file can hold it.
     """
-    text = "\n".join(line.text for line in tell(diagnosis))
+    text = "\n".join(line.text for line in tell(diagnosis, verbose=verbose))
     return text.encode("ascii", "backslashreplace").decode("ascii")

@@ -20,10 +20,10 @@ _STYLES = {
 }
 
 
-def render(diagnosis: Diagnosis) -> Text:
+def render(diagnosis: Diagnosis, *, verbose: bool = False) -> Text:
     """Render the message; colour only adds, the words are those of the plain form."""
     text = Text(no_wrap=True, overflow="ignore")
-    for number, line in enumerate(tell(diagnosis)):
+    for number, line in enumerate(tell(diagnosis, verbose=verbose)):
         if number:
             text.append("\n")
         text.append_text(_line(line, diagnosis))
