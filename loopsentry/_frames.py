@@ -143,10 +143,15 @@ def is_coroutine(frame: FrameType) -> bool:
 
 def place_of(site_: Site) -> Place:
     """The place of a site, its file made absolute (a script's may be relative)."""
-    filename = site_.code.co_filename
+    return replace(place_of_code(site_.code), line=site_.line)
+
+
+def place_of_code(code: CodeType) -> Place:
+    """The place where a function begins."""
+    filename = code.co_filename
     if not filename.startswith("<"):
         filename = str(Path(filename).absolute())
-    return Place(filename, site_.line, site_.code.co_name)
+    return Place(filename, code.co_firstlineno, code.co_name)
 
 
 def user_place(sites: Iterable[Site]) -> Place | None:

@@ -34,6 +34,7 @@ from .model import (
     Symptom,
 )
 from .registry import LoopRecord, Registry, state_of
+from .siblings import find_sibling
 
 FRAMES_SEEN = 400
 _CLEANUP = frozenset(
@@ -364,6 +365,8 @@ class Collector:
                 return operation
         if any(symptom.kind in ("provisioning", "illegal-state") for symptom in symptoms):
             return self._opening(found)
+        if loop is None and any(symptom.under_way for symptom in symptoms):
+            return find_sibling(found.sites[: found.traced])
         return None
 
     def _opening(self, found: Found) -> Operation | None:
