@@ -189,6 +189,9 @@ def describe_all(sites: list[Site]) -> list[Frame]:
     behalf of a thread that waits; who started that loop stands only in the waiting thread's stack.
     """
     frames = [describe(site_) for site_ in sites]
+    if frames and frames[0].user and loop_run_by(sites[0]) is not None:
+        # A compiled loop runs right below this frame; name it, so that the border is seen.
+        frames.insert(0, replace(frames[0], module="uvloop", function="run_forever", user=False))
     if frames and _is_portal(frames):
         frames.extend(_waiting_caller())
     return frames
@@ -226,13 +229,28 @@ def split_at_loop(sites: list[Site]) -> tuple[list[Site], list[Site]]:
 
 
 def loop_run_by(site_: Site) -> Any:
-    """The event loop that a frame runs, if the frame is one of a loop's own runners."""
-    if site_.code.co_name not in ("run_until_complete", "run_forever", "run"):
-        return None
-    target = first_argument(site_.frame)
-    if isinstance(target, asyncio.Runner):
-        target = getattr(target, "_loop", None)
-    return target if isinstance(target, asyncio.AbstractEventLoop) else None
+    """The event loop that a frame runs, if the frame is one of a loop's own runners.
+
+    uvloop's runners have no frames, and `asyncio.Runner` forgets its loop when it closes; its
+    frame still has the task, which knows (Lib/asyncio/runners.py: Runner.run).
+    """
+    if site_.code.co_name in _RUNNERS:
+        target = first_argument(site_.frame)
+        if isinstance(target, asyncio.Runner):
+            task = site_.frame.f_locals.get("task")
+            target = task.get_loop() if isinstance(task, asyncio.Task) else None
+        if isinstance(target, asyncio.AbstractEventLoop):
+            return target
+    if not _RUNS.isdisjoint(site_.code.co_names) and is_user(site_.frame):
+        values = site_.frame.f_locals.values()
+        loops = [value for value in values if isinstance(value, asyncio.AbstractEventLoop)]
+        compiled = [loop for loop in loops if not isinstance(loop, asyncio.BaseEventLoop)]
+        return compiled[0] if len(compiled) == 1 and len(loops) == 1 else None
+    return None
+
+
+_RUNS = frozenset({"run_until_complete", "run_forever"})
+_RUNNERS = _RUNS | {"run"}
 
 
 def around(sites: list[Site], index: int, start: int | None = None) -> list[Site]:

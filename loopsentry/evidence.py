@@ -125,7 +125,7 @@ class Collector:
             subject=self._subject(sighting, birth, found, current),
             owner=_role_a(owner, alive),
             current=_role_b(current, owner),
-            same_loop=_same(owner, current, birth, sighting),
+            same_loop=_same(owner, current, birth, sighting, clue),
             owner_alive=alive,
             used_at=place,
             stack=_frames.user_stack(found.sites),
@@ -199,6 +199,10 @@ class Collector:
             loop = _frames.loop_run_by(site)
             if loop is not None:
                 return loop, index
+        for site in found.sites[: found.traced]:
+            # Lib/asyncio/mixins.py: _get_loop() refuses with the running loop in a local.
+            if site.code.co_name == "_get_loop":
+                return site.frame.f_locals.get("loop"), None
         return asyncio._get_running_loop(), None
 
     def _meet(self, loop: Any, found: Found, index: int | None) -> LoopRecord | None:
@@ -437,9 +441,12 @@ def _same(
     current: LoopRecord | None,
     birth: Birth | None,
     sighting: Sighting | None,
+    clue: Clue,
 ) -> bool | None:
     if owner is None or sighting is None or (birth is not None and birth.loop is None):
         return None
+    if current is None and not clue.live:
+        return None  # a hook that sees it too late to tell where it happened
     return owner is current
 
 

@@ -213,6 +213,7 @@ class Clue:
         engine: the engine it came through.
         pool: the pool it came from.
         wrapper: the exception that will be raised instead, not yet linked to the first.
+        live: whether the failure is happening right now, on this very stack.
         cleanup: whether it happened while something was cleaned up.
         reaches_program: False when the exception was caught before the program could see it.
         framework: what of a framework was running.
@@ -224,6 +225,7 @@ class Clue:
     engine: Any = None
     pool: Any = None
     wrapper: BaseException | None = None
+    live: bool = False
     cleanup: bool = False
     reaches_program: bool = True
     framework: Mapping[str, str] | None = None

@@ -84,7 +84,13 @@ class _Fold(logging.Filter):
             return False
         known = birth.serial in self.registry.failures
         if not known:
-            clue = Clue(target=driver_connection, birth=birth, cleanup=True, reaches_program=False)
+            clue = Clue(
+                target=driver_connection,
+                birth=birth,
+                live=True,
+                cleanup=True,
+                reaches_program=False,
+            )
             known = self.report(exc, clue) is not None
         if known:
             self.registry.folded[message] += 1

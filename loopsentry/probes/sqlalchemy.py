@@ -219,6 +219,7 @@ class _Listeners:
             target=getattr(connection, "driver_connection", None),
             birth=birth,
             pool=pool_of(record),
+            live=True,
         )
         self._pass_on(exc, clue)
 
@@ -230,6 +231,7 @@ class _Listeners:
             engine=context.engine,
             pool=context.engine.pool if context.engine is not None else None,
             wrapper=context.sqlalchemy_exception,
+            live=True,
             retire=(lambda: fairy.invalidate(soft=True)) if fairy is not None else None,
         )
         self._pass_on(context.original_exception, clue, context.connection)
