@@ -42,10 +42,12 @@ _HOMES = {
     "diagnose": "installation",
     "explain": "explanation",
     "install": "installation",
+    "load_ipython_extension": "ipython",
     "session_scope": "session",
     "session_scope_fresh": "session",
     "subscribe": "installation",
     "uninstall": "installation",
+    "unload_ipython_extension": "ipython",
 }
 
 

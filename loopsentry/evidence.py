@@ -112,7 +112,8 @@ class Collector:
         sighting = self._choose(found, symptoms, current_loop)
         birth = clue.birth if clue.birth is not None else self._birth_of(sighting, found)
         owner_loop = sighting.loop if sighting is not None else None
-        owner = self.registry.loop(birth.loop) if birth else self._meet_owner(owner_loop, found)
+        owner = self.registry.loop(birth.loop) if birth else None
+        owner = owner or self._meet_owner(owner_loop, found)
         place = self._place(found)
         operation = self._operation(found.sites)
         cancellation = self.registry.cancellation_of(s.target for s in found.sightings)
@@ -145,7 +146,7 @@ class Collector:
             cancellation=cancellation.place if cancellation else None,
             closed=any(s.closed for s in found.sightings),
             loop_traced=index is not None,
-            handled=clue.reaches_program,
+            handled=clue.reaches_program and not clue.ignored,
             original=_original(symptoms, exc),
         )
 

@@ -216,6 +216,7 @@ class Clue:
         live: whether the failure is happening right now, on this very stack.
         cleanup: whether it happened while something was cleaned up.
         reaches_program: False when the exception was caught before the program could see it.
+        ignored: whether the interpreter will print the exception and go on.
         framework: what of a framework was running.
         retire: gives the object up softly, so that it is replaced at its next use.
     """
@@ -228,6 +229,7 @@ class Clue:
     live: bool = False
     cleanup: bool = False
     reaches_program: bool = True
+    ignored: bool = False
     framework: Mapping[str, str] | None = None
     retire: Callable[[], None] | None = None
 

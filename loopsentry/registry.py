@@ -32,6 +32,9 @@ from .model import (
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
+# One for the whole process: pool records keep births across an uninstall and a new install.
+_serials = itertools.count(1)
+
 DEAD_LOOPS_KEPT = 1_000
 DIAGNOSES_KEPT = 100
 
@@ -96,7 +99,9 @@ class Registry:
     def __init__(self) -> None:
         self.recognise: Callable[[Stack], LoopInfo] = lambda _stack: LoopInfo(id=0)
         self.met: list[Callable[[AbstractEventLoop], None]] = []
-        self.serials = itertools.count(1)
+        self.logger_names: set[str] = set()
+        self.loggers_met: list[Callable[[str], None]] = []
+        self.serials = _serials
         self.loops: weakref.WeakKeyDictionary[AbstractEventLoop, LoopRecord] = (
             weakref.WeakKeyDictionary()
         )
@@ -185,6 +190,13 @@ class Registry:
             return self.families.setdefault(pool, next(self.serials))
         except TypeError:
             return None
+
+    def meet_logger(self, name: str | None) -> None:
+        """Tell those who watch log records of a logger that is new."""
+        if name and name not in self.logger_names:
+            self.logger_names.add(name)
+            for greet in self.loggers_met:
+                greet(name)
 
     def loops_of(self, pool: Any) -> tuple[int, ...]:
         """The loops that own a pool's living connections: none, one, or several."""

@@ -160,7 +160,7 @@ def _loop_line(role: Role, loop: LoopInfo, other: LoopInfo | None) -> Line:
         parts.append("starter not recorded")
     if loop.scope:
         parts.append(f"scope {loop.scope}")
-    if other is not None and other.thread != loop.thread and loop.thread:
+    if other is not None and other.thread and loop.thread and other.thread != loop.thread:
         parts.append(f"thread {loop.thread}")
     if other is not None and other.pid != loop.pid:
         parts.append(f"pid {loop.pid}")

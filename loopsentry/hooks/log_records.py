@@ -1,7 +1,8 @@
 """Log records with an exception: those of servers, of asyncio, and the pool's own clean-up.
 
 Filters, never handlers, on the concrete loggers: a filter on `sqlalchemy.pool` would see nothing
-of its children (logging.Logger.filter is asked for a logger's own records only). Filters survive
+of its children (logging.Logger.filter is asked for a logger's own records only), so that each
+pool's logger is learned when it opens its first connection. Filters survive
 `logging.config.dictConfig`, which uvicorn calls.
 """
 
@@ -22,15 +23,6 @@ NAMES = (
     "celery.app.trace",
     "concurrent.futures",
     "aiosqlite",
-)
-POOLS = (
-    "NullPool",
-    "QueuePool",
-    "AsyncAdaptedQueuePool",
-    "FallbackAsyncAdaptedQueuePool",
-    "StaticPool",
-    "SingletonThreadPool",
-    "AssertionPool",
 )
 _CLEANUP = ("Exception closing connection", "Exception terminating connection")
 _COLLECTED = "The garbage collector is trying to clean up"
@@ -101,8 +93,8 @@ def attach(report: Reporter, registry: Any) -> None:
     """Put the filters on."""
     for name in NAMES:
         _add(logging.getLogger(name), _Examine(report))
-    for pool in POOLS:
-        _add(logging.getLogger(f"sqlalchemy.pool.impl.{pool}"), _Fold(report, registry))
+    fold = _Fold(report, registry)
+    registry.loggers_met.append(lambda name: _add(logging.getLogger(name), fold))
 
 
 def _add(logger: logging.Logger, filter_: logging.Filter) -> None:

@@ -29,6 +29,7 @@ from loopsentry._frames import (
     first_argument,
     is_user,
     is_user_file,
+    thread_of,
     user_place,
     user_stack,
     walk_live,
@@ -147,13 +148,15 @@ class _Listeners:
             record.info[KEPT] = (_anywhere, None)
             return
         sites, loop = self._stack()
+        pool = pool_of(record)
+        self.registry.meet_logger(getattr(getattr(pool, "logger", None), "name", None))
         birth = self.registry.new_birth(
             "connection",
             loop.info.id if loop else None,
             place=user_place(sites),
             task=task_name(),
             thread=threading.current_thread().name,
-            family=self.registry.family_of(pool_of(record)),
+            family=self.registry.family_of(pool),
             stack=user_stack(sites),
         )
         record.info[KEPT] = (owner_reference(driver_connection), birth)
@@ -190,12 +193,14 @@ class _Listeners:
         if driver_connection is connection or not isinstance(owner, asyncio.AbstractEventLoop):
             record.info[KEPT] = (_anywhere, None)
             return
-        loop = self.registry.meet(owner, tuple)
+        loop = self.registry.meet(owner, lambda: describe_all(thread_of(owner)))
+        pool = pool_of(record)
+        self.registry.meet_logger(getattr(getattr(pool, "logger", None), "name", None))
         birth = self.registry.new_birth(
             "connection",
             loop.info.id if loop else None,
             recorded=False,
-            family=self.registry.family_of(pool_of(record)),
+            family=self.registry.family_of(pool),
         )
         kept = record.info[KEPT] = (owner_reference(driver_connection), birth)
         self.registry.bear(driver_connection, birth)
