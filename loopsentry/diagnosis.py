@@ -43,6 +43,7 @@ class Remedy:
         cures: the causes it cures.
         rank: the lower, the earlier it is offered.
         first_in: contexts in which it comes before all that do not name the context.
+        first_for: operations for which it comes before all that do not name them.
         only_in: contexts in which alone it makes sense; empty for all.
         objects: kinds of object it helps with; empty for all.
         reason: why it helps.
@@ -62,6 +63,7 @@ class Remedy:
     broken: str
     fixed: str
     first_in: tuple[str, ...] = ()
+    first_for: tuple[str, ...] = ()
     only_in: tuple[str, ...] = ()
     objects: tuple[str, ...] = ()
 
@@ -206,7 +208,8 @@ def choose_fixes(evidence: Evidence, cause: str, remedies: Sequence[Remedy]) -> 
         )
 
     def order(remedy: Remedy) -> tuple[bool, int]:
-        return contexts[0] not in remedy.first_in, remedy.rank
+        first = contexts[0] in remedy.first_in or evidence.operation in remedy.first_for
+        return not first, remedy.rank
 
     names = _names(evidence)
     return tuple(

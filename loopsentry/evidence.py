@@ -113,7 +113,7 @@ class Collector:
         birth = clue.birth if clue.birth is not None else self._birth_of(sighting, found)
         owner_loop = sighting.loop if sighting is not None else None
         owner = self.registry.loop(birth.loop) if birth else None
-        owner = owner or self._meet_owner(owner_loop, found)
+        owner = owner or self._meet_owner(owner_loop or _refusing_loop(found), found)
         place = self._place(found)
         operation = self._operation(found.sites)
         cancellation = self.registry.cancellation_of(s.target for s in found.sightings)
@@ -261,8 +261,8 @@ class Collector:
 
     def _foreign_future(self, found: Found, current: Any) -> Sighting | None:
         texts = [arg for exc in found.tree for arg in arguments_of(exc)[:1] if type(arg) is str]
-        task = find_foreign_task(texts, current)
-        return self.sight(task) if task is not None else None
+        future = find_foreign_task(texts, current) or _named_future(found, current)
+        return self.sight(future) if future is not None else None
 
     def _birth_of(self, sighting: Sighting | None, found: Found) -> Birth | None:
         if sighting is None:
@@ -426,6 +426,26 @@ def _alive(
         return True
     threads = {owner.info.thread, current.info.thread if current else ""} - {""}
     return None if len(threads) > 1 else False
+
+
+def _refusing_loop(found: Found) -> Any:
+    """The closed loop that refused to be called (Lib/asyncio/base_events.py: _check_closed)."""
+    for site in found.sites[: found.traced]:
+        if site.code.co_name == "_check_closed":
+            return _frames.first_argument(site.frame)
+    return None
+
+
+def _named_future(found: Found, current: Any) -> asyncio.Future[Any] | None:
+    """A future of another loop that the awaiting function itself names."""
+    for site in found.sites[: found.traced]:
+        if _frames.is_user(site.frame):
+            named = (site.frame.f_globals.get(name) for name in site.code.co_names)
+            for value in (*site.frame.f_locals.values(), *named):
+                if isinstance(value, asyncio.Future) and value.get_loop() is not current:
+                    return value
+            return None
+    return None
 
 
 def _is_ordinary(

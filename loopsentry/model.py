@@ -168,6 +168,7 @@ class Symptom:
         text: the exception's own first argument.
         sent: whether the operation's bytes may have left before the complaint, None if unknown.
         under_way: True if the complaint can only be made while another operation is under way.
+        by_server: True if the complaint repeats the server's own word.
     """
 
     kind: SymptomKind
@@ -176,6 +177,7 @@ class Symptom:
     text: str
     sent: bool | None = None
     under_way: bool = False
+    by_server: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,8 @@ _HEADLINES = {
 
 def match(evidence: Evidence) -> Verdict | None:
     """Match a failed clean-up of an object that nothing had damaged before."""
+    if evidence.subject is None and evidence.owner is not None and evidence.current is None:
+        return _called_back(evidence)
     if evidence.phase != "cleanup" or evidence.first_failure is not None or evidence.forked:
         return None
     if evidence.same_loop is not False or not evidence.has("foreign-loop", "loop-closed", "busy"):
@@ -40,6 +42,19 @@ def match(evidence: Evidence) -> Verdict | None:
         headline=_headline(evidence),
         data="not-sent",
         notes=("the work itself was done; only the clean-up failed",),
+    )
+
+
+def _called_back(evidence: Evidence) -> Verdict | None:
+    """No loop runs, and a loop that is closed was asked to go on: only late callers are left."""
+    if not evidence.has("loop-closed") or evidence.owner_alive:
+        return None
+    return Verdict(
+        certainty="likely",
+        explains=frozenset({"owner-closed", "loop-closed"}),
+        severity="warning",
+        headline="an event loop was called back after it had ended",
+        notes=("probably: no loop is running here, and the one called is closed",),
     )
 
 

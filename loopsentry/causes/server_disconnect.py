@@ -22,8 +22,11 @@ def match(evidence: Evidence) -> Verdict | None:
         return None
     if evidence.cancelled or evidence.has("foreign-loop", "loop-closed"):
         return None
+    if not evidence.handled:
+        return None  # the pool noticed and replaced it
     birth = evidence.subject.birth if evidence.subject else None
-    if birth is None or not birth.recorded:
+    by_server = any(symptom.by_server for symptom in evidence.symptoms)
+    if not by_server and (birth is None or not birth.recorded):
         return None  # outside a pool the program may have closed it itself
     proven = evidence.same_loop is True and evidence.closed
     return Verdict(

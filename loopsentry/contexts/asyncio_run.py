@@ -17,6 +17,11 @@ _RUNNERS = (
 
 def recognise(stack: Stack) -> Recognition | None:
     """Recognise the outermost of asyncio's own ways to run a loop."""
+    if any(frame.module == "unittest.async_case" for frame in stack):
+        own = [frame.place for frame in stack if frame.coroutine and frame.user]
+        return Recognition(
+            context=NAME, runner="IsolatedAsyncioTestCase", started_by=own[-1] if own else None
+        )
     found = None
     for frame in stack:
         if frame.coroutine:

@@ -24,6 +24,8 @@ _TEXTS: tuple[tuple[str, SymptomKind, bool | None], ...] = (
     ("connection_lost() called", "disconnected", None),
 )
 
+_SERVER_WORD = "terminating connection due to"
+
 
 def read(exc: BaseException) -> Symptom | None:
     """Translate a complaint of asyncpg, native or as SQLAlchemy's adapter repeats it."""
@@ -43,6 +45,7 @@ def read(exc: BaseException) -> Symptom | None:
                 text=text,
                 sent=sent,
                 under_way=under_way,
+                by_server=_SERVER_WORD in text,
             )
     return None
 

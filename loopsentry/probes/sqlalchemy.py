@@ -218,8 +218,8 @@ class _Listeners:
     def _invalidate(self, connection: Any, record: Any, exc: BaseException | None) -> None:
         """Hear what no error event tells: a failed pre-ping, with the record and its birth."""
         birth = birth_in(record.info)
-        if exc is None or birth is None:
-            return
+        if exc is None or birth is None or isinstance(exc, sa_exc.DisconnectionError):
+            return  # the pool's own word for a connection that it replaces now
         clue = Clue(
             target=getattr(connection, "driver_connection", None),
             birth=birth,
@@ -237,6 +237,7 @@ class _Listeners:
             pool=context.engine.pool if context.engine is not None else None,
             wrapper=context.sqlalchemy_exception,
             live=True,
+            reaches_program=not (context.is_pre_ping and context.is_disconnect),
             retire=(lambda: fairy.invalidate(soft=True)) if fairy is not None else None,
         )
         self._pass_on(context.original_exception, clue, context.connection)
