@@ -253,15 +253,15 @@ _RUNS = frozenset({"run_until_complete", "run_forever"})
 _RUNNERS = _RUNS | {"run"}
 
 
-def around(sites: list[Site], index: int, start: int | None = None) -> list[Site]:
+def around(sites: list[Site], index: int) -> list[Site]:
     """The part of a stack that belongs to the loop whose runner stands at `index`.
 
-    It ends where the next coroutine begins: that one runs on the loop outside.
+    Inside it only the coroutines count: what they called may have tried to start another loop. It
+    ends where the next coroutine begins, which runs on the loop outside.
     """
-    coroutines = [i for i, site_ in enumerate(sites) if is_coroutine(site_.frame)]
-    if start is None:
-        start = max((i for i in coroutines if i < index), default=0)
-    return sites[start : min((i for i in coroutines if i > index), default=len(sites))]
+    inside = [site_ for site_ in sites[:index] if is_coroutine(site_.frame)]
+    outside = (i for i, s in enumerate(sites) if i > index and is_coroutine(s.frame))
+    return inside + sites[index : next(outside, len(sites))]
 
 
 def thread_of(loop: Any) -> list[Site]:

@@ -207,7 +207,7 @@ class Collector:
         return asyncio._get_running_loop(), None
 
     def _meet(self, loop: Any, found: Found, index: int | None) -> LoopRecord | None:
-        sites = found.sites if index is None else _frames.around(found.sites, index, 0)
+        sites = found.sites if index is None else _frames.around(found.sites, index)
         return self.registry.meet(loop, lambda: _frames.describe_all(sites))
 
     def _meet_owner(self, loop: Any, found: Found) -> LoopRecord | None:

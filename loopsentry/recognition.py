@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from .model import LoopInfo, Place, Recognition, Stack
+from .model import Frame, LoopInfo, Place, Recognition, Stack
 
 
 class Context(Protocol):
@@ -31,16 +31,36 @@ class Recogniser:
 
     def describe_loop(self, stack: Stack) -> LoopInfo:
         """Describe the loop that a stack runs on; the registry adds the number and the run."""
-        found = self.recognise(stack)
+        inner = innermost_loop(stack)
+        found = self.recognise(inner)
         runner = next((r.runner for r in found if r.runner), None)
         starter = next((r.started_by for r in found if r.started_by), None)
+        if len(inner) < len(stack):
+            found = self.recognise(stack)
         return LoopInfo(
             id=0,
             runner=runner,
-            started_by=starter or starter_of(stack),
+            started_by=starter or starter_of(inner),
             scope=next((r.scope for r in found if r.scope), None),
             contexts=tuple(r.context for r in found),
         )
+
+
+def innermost_loop(stack: Stack) -> Stack:
+    """The part of a stack that belongs to the loop it runs on.
+
+    Outside of that loop's own runner may stand coroutines of another one, below which it was
+    started: IPython runs each cell in a coroutine.
+    """
+    runner = next((i for i, frame in enumerate(stack) if _runs_loop(frame)), None)
+    if runner is None:
+        return stack
+    outside = (i for i, frame in enumerate(stack) if i > runner and frame.coroutine)
+    return stack[: next(outside, len(stack))]
+
+
+def _runs_loop(frame: Frame) -> bool:
+    return frame.module.startswith(_LOOPS) and frame.function in _RUNNERS
 
 
 def starter_of(stack: Stack) -> Place | None:
@@ -56,4 +76,5 @@ def starter_of(stack: Stack) -> Place | None:
     return next((frame.place for frame in stack[inside[-1] + 1 :] if frame.user), None)
 
 
+_RUNNERS = ("run", "run_until_complete", "run_forever")
 _LOOPS = ("asyncio.base_events", "asyncio.runners", "uvloop")

@@ -360,7 +360,8 @@ def _name_engine(engine: Engine) -> tuple[str | None, str | None]:
     """Find the global variable that holds an engine, in the user's modules, one level deep."""
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
-        if not isinstance(file, str) or not is_user_file(file):
+        own = isinstance(file, str) and is_user_file(file)
+        if not own and getattr(module, "__name__", None) != "__main__":
             continue
         for name, value in list(vars(module).items()):
             if _holds(value, engine):
