@@ -45,6 +45,19 @@ def marks_on(exc: BaseException) -> Diagnosis | None:
     return None
 
 
+def told_elsewhere(exc: BaseException) -> bool:
+    """Whether an exception came out of another process, which had explained it already."""
+    for node in walk_tree(exc):
+        notes = BaseException.__getattribute__(node, "__dict__").get("__notes__")
+        for note in notes if isinstance(notes, list) else ():
+            if type(note) is str and note.startswith(_HEADS):
+                return True
+    return False
+
+
+_HEADS = ("error[LS", "warning[LS")
+
+
 def shown_before(exc: BaseException, diagnosis: Diagnosis) -> bool:
     """Whether an exception that is printed with this one already tells the same story."""
     for node in walk_tree(exc):

@@ -95,19 +95,27 @@ class Collector:
                     break
         return found
 
+    def _counts(self, symptom: Symptom, exc: BaseException) -> bool:
+        """A cancellation counts only where it cut a database operation short."""
+        if symptom.kind != "cancelled":
+            return True
+        sites = _frames.walk_traceback(traceback_of(exc))
+        modules = (str(site.frame.f_globals.get("__name__", "")) for site in sites)
+        return any(module.startswith(self.operations) for module in modules)
+
     # collecting ----------------------------------------------------------------------------
 
     def collect(self, exc: BaseException, clue: Clue) -> Evidence | None:
         """Gather all that is known about an exception; None if nothing in it is a symptom."""
         tree = walk_tree(exc)
-        told = self.symptoms(tree)
+        told = [pair for pair in self.symptoms(tree) if self._counts(*pair)]
         symptoms = tuple(symptom for symptom, _ in told)
         if all(symptom.kind == "cancelled" for symptom in symptoms):
             return None
         complaining = [node for symptom, node in told if symptom.kind != "cancelled"]
         found = Found(tree, *self._sites([*complaining, *tree]))
         self._sight_all(found, clue)
-        current_loop, index = self._current_loop(found)
+        current_loop, index = self._current_loop(found, symptoms)
         current = self._meet(current_loop, found, index)
         sighting = self._choose(found, symptoms, current_loop)
         birth = clue.birth if clue.birth is not None else self._birth_of(sighting, found)
@@ -194,9 +202,18 @@ class Collector:
 
     # loops ---------------------------------------------------------------------------------
 
-    def _current_loop(self, found: Found) -> tuple[Any, int | None]:
-        """The loop it happened on: the innermost that a traceback left, else the running one."""
-        for index, site in enumerate(found.sites[: found.traced]):
+    def _current_loop(self, found: Found, symptoms: tuple[Symptom, ...]) -> tuple[Any, int | None]:
+        """The loop it happened on: the innermost that a traceback left, else the running one.
+
+        Where a loop was refused its start, the outermost: the inner one never ran.
+        """
+        sites = list(enumerate(found.sites[: found.traced]))
+        if any(symptom.kind == "nested-run" for symptom in symptoms):
+            running = asyncio._get_running_loop()
+            if running is not None:
+                return running, None
+            sites.reverse()
+        for index, site in sites:
             loop = _frames.loop_run_by(site)
             if loop is not None:
                 return loop, index

@@ -169,6 +169,7 @@ class Symptom:
         sent: whether the operation's bytes may have left before the complaint, None if unknown.
         under_way: True if the complaint can only be made while another operation is under way.
         by_server: True if the complaint repeats the server's own word.
+        about: what kind of object the complaint is about, where it can only be one.
     """
 
     kind: SymptomKind
@@ -178,6 +179,7 @@ class Symptom:
     sent: bool | None = None
     under_way: bool = False
     by_server: bool = False
+    about: ObjectKind | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ._safely import complain
-from .annotation import annotate, diagnosis_of, rewrite_message
+from .annotation import annotate, diagnosis_of, rewrite_message, told_elsewhere
 from .catalog import Shelves
 from .diagnosis import diagnose
 from .evidence import Collector
@@ -72,6 +72,8 @@ class Examiner:
         if known is not None:
             self._write_on(exc, known, Clue())
             return known
+        if told_elsewhere(exc):
+            return None
         clue = clue or Clue()
         evidence = self.collector.collect(exc, clue)
         diagnosis = self._judge(evidence) if evidence is not None else None

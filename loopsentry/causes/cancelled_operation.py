@@ -17,7 +17,7 @@ from loopsentry.model import Evidence, Verdict
 CODE = "LS203"
 CAUSE = "cancelled-operation"
 
-_LEFT_BEHIND = ("busy", "stale-transaction", "invalid-transaction", "disconnected", "released")
+_LEFT_BEHIND = ("busy", "stale-transaction", "invalid-transaction", "disconnected")
 
 
 def match(evidence: Evidence) -> Verdict | None:

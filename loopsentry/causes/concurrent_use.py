@@ -29,7 +29,7 @@ def match(evidence: Evidence) -> Verdict | None:
         return None
     under_way = any(symptom.under_way for symptom in evidence.symptoms)
     known = evidence.other is not None or (under_way and evidence.same_loop)
-    if not known and not racing and not evidence.has("provisioning"):
+    if not known and not under_way and not racing and not evidence.has("provisioning"):
         return None
     kind = evidence.subject.kind
     return Verdict(

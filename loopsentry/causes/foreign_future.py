@@ -19,7 +19,9 @@ CAUSE = "foreign-future"
 def match(evidence: Evidence) -> Verdict | None:
     """Match a future of another loop, found and inspected, that no database object explains."""
     subject = evidence.subject
-    if subject is None or subject.kind != "future" or not evidence.has("foreign-loop"):
+    if subject is None:
+        return _by_text_alone(evidence)
+    if subject.kind != "future" or not evidence.has("foreign-loop"):
         return None
     if evidence.same_loop is not False:
         return None
@@ -28,4 +30,16 @@ def match(evidence: Evidence) -> Verdict | None:
         explains=frozenset({"other-loop", "future", *(s.kind for s in evidence.symptoms)}),
         headline=f"{subject.label} of another event loop awaited",
         data="unknown",
+    )
+
+
+def _by_text_alone(evidence: Evidence) -> Verdict | None:
+    """The check that refused is made for futures only; which one it was is not known."""
+    if evidence.current is None or not any(s.about == "future" for s in evidence.symptoms):
+        return None
+    return Verdict(
+        certainty="likely",
+        explains=frozenset({"foreign-loop"}),
+        data="unknown",
+        notes=("probably: the refusal is that of a future, which was not found",),
     )

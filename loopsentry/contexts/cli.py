@@ -13,7 +13,7 @@ def recognise(stack: Stack) -> Recognition | None:
     """Recognise a click or Typer command around the loop; loopsentry's own commands are none."""
     own = False
     for frame in stack:
-        own = own or frame.module.startswith("loopsentry.")
+        own = own or frame.module in ("loopsentry.program", "loopsentry.cli")
         if frame.module.partition(".")[0] in ("click", "typer") and not own:
             return Recognition(context=NAME)
     return None

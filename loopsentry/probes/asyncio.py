@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from loopsentry.model import Sighting, Symptom, SymptomKind
+from loopsentry.model import ObjectKind, Sighting, Symptom, SymptomKind
 
 PACKAGES = ("asyncio", "uvloop", "nest_asyncio")
 
@@ -47,9 +47,17 @@ def read(exc: BaseException) -> Symptom | None:
     return None
 
 
+# The two checks of CPython that can only be about one kind of object: tasks.py, mixins.py.
+_ABOUT: tuple[tuple[str, ObjectKind], ...] = (
+    ("attached to a different loop", "future"),
+    ("is bound to a different event loop", "primitive"),
+)
+
+
 def _symptom(kind: SymptomKind, exc: BaseException, text: str) -> Symptom:
     name = f"{type(exc).__module__}.{type(exc).__qualname__}"
-    return Symptom(kind=kind, library="asyncio", type=name, text=text)
+    about = next((kind for part, kind in _ABOUT if part in text), None)
+    return Symptom(kind=kind, library="asyncio", type=name, text=text, about=about)
 
 
 def sight(target: Any) -> Sighting | None:
