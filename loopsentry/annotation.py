@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from .exceptions import arguments_of, walk_tree
+from .exceptions import arguments_of, attributes_of, field_of, is_a, notes_of, walk_tree
 from .model import Diagnosis
 from .renderers import plain
 from .story import headline
@@ -38,8 +38,7 @@ class Marked(str):
 
 def marks_on(exc: BaseException) -> Diagnosis | None:
     """The diagnosis that an exception itself already carries."""
-    notes = BaseException.__getattribute__(exc, "__dict__").get("__notes__")
-    for text in (*arguments_of(exc)[:1], *(notes if isinstance(notes, list) else ())):
+    for text in (*arguments_of(exc)[:1], *notes_of(exc)):
         if type(text) is Marked:
             return text.diagnosis
     return None
@@ -48,8 +47,7 @@ def marks_on(exc: BaseException) -> Diagnosis | None:
 def told_elsewhere(exc: BaseException) -> bool:
     """Whether an exception came out of another process, which had explained it already."""
     for node in walk_tree(exc):
-        notes = BaseException.__getattribute__(node, "__dict__").get("__notes__")
-        for note in notes if isinstance(notes, list) else ():
+        for note in notes_of(node):
             if type(note) is str and note.startswith(_HEADS):
                 return True
     return False
@@ -61,8 +59,7 @@ _HEADS = ("error[LS", "warning[LS")
 def shown_before(exc: BaseException, diagnosis: Diagnosis) -> bool:
     """Whether an exception that is printed with this one already tells the same story."""
     for node in walk_tree(exc):
-        notes = BaseException.__getattribute__(node, "__dict__").get("__notes__")
-        for note in notes if isinstance(notes, list) else ():
+        for note in notes_of(node):
             told = type(note) is Marked and note.diagnosis.id == diagnosis.id
             if told and _is_printed(exc, node):
                 return True
@@ -74,10 +71,12 @@ def _is_printed(exc: BaseException, node: BaseException) -> bool:
     for _ in range(100):
         if current is None or current is node:
             return current is node
-        if current.__cause__ is not None:
-            current = current.__cause__
+        cause = field_of(current, "__cause__")
+        if cause is not None:
+            current = cause
         else:
-            current = None if current.__suppress_context__ else current.__context__
+            hidden = field_of(current, "__suppress_context__")
+            current = None if hidden else field_of(current, "__context__")
     return False
 
 
@@ -88,15 +87,21 @@ def annotate(
 
     The object, its type and its traceback stay; the original text stays inside the message.
     """
-    if not isinstance(exc, Exception):
+    if not is_a(exc, Exception):
         return
     if rewrite:
         rewrite_message(exc, diagnosis)
     if not shown_before(exc, diagnosis):
-        exc.add_note(Marked(plain.render(diagnosis, verbose=verbose), diagnosis))
+        _add_note(exc, Marked(plain.render(diagnosis, verbose=verbose), diagnosis))
 
 
-def rewrite_message(exc: Exception, diagnosis: Diagnosis) -> bool:
+def _add_note(exc: BaseException, note: str) -> None:
+    attributes = attributes_of(exc)
+    if type(attributes.setdefault("__notes__", [])) is list:
+        attributes["__notes__"].append(note)
+
+
+def rewrite_message(exc: BaseException, diagnosis: Diagnosis) -> bool:
     """Add one line to an exception's only argument; return whether that was possible.
 
     Only for one argument that is exactly a `str` and that the exception's own text contains:
@@ -105,13 +110,15 @@ def rewrite_message(exc: Exception, diagnosis: Diagnosis) -> bool:
     args = arguments_of(exc)
     if len(args) != 1 or type(args[0]) is not str or not _shows(exc, args[0]):
         return False
-    exc.args = (Marked(f"{args[0]}\n{headline(diagnosis)}", diagnosis),)
+    BaseException.__dict__["args"].__set__(
+        exc, (Marked(f"{args[0]}\n{headline(diagnosis)}", diagnosis),)
+    )
     if type(exc).__module__ == "sqlalchemy.exc":
         exc.code = None  # type: ignore[attr-defined]  # its link blames a dropped connection
     return True
 
 
-def _shows(exc: Exception, text: str) -> bool:
+def _shows(exc: BaseException, text: str) -> bool:
     try:
         return text in str(exc)
     except Exception:
@@ -120,7 +127,7 @@ def _shows(exc: Exception, text: str) -> bool:
 
 def diagnosis_of(exc: Any) -> Diagnosis | None:
     """The diagnosis on an exception or anywhere in its tree."""
-    if not isinstance(exc, BaseException):
+    if not is_a(exc, BaseException):
         return None
     for node in reversed(walk_tree(exc)):
         diagnosis = marks_on(node)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from ._safely import safely
@@ -35,11 +36,31 @@ class LoopSentryMiddleware:
         if not self.ready:
             self.ready = True
             _install_late()
+            _tell_surroundings()
+        token = _scope.set(scope)
         try:
             await self.app(scope, receive, send)
         except Exception as exc:
             _examine(exc, scope)
             raise
+        finally:
+            _scope.reset(token)
+
+
+_scope: ContextVar[Scope | None] = ContextVar("loopsentry.scope", default=None)
+
+
+@safely
+def _tell_surroundings() -> None:
+    """Let a diagnosis that is made below the middleware know of the request."""
+    installation = current()
+    if installation is not None:
+        installation.registry.surroundings = _describe_current
+
+
+def _describe_current() -> dict[str, str] | None:
+    scope = _scope.get()
+    return describe_scope(scope) if scope is not None else None
 
 
 @safely
@@ -60,10 +81,16 @@ def _examine(exc: Exception, scope: Scope) -> None:
 
 
 def describe_scope(scope: Scope) -> dict[str, str]:
-    """What was asked for: the method and the route's pattern, never the path with its values."""
+    """What was asked for: the method and the route's pattern, never the path with its values.
+
+    FastAPI leaves the route in the scope; Starlette leaves the endpoint (starlette/routing.py),
+    which is named instead.
+    """
     kind = str(scope.get("type", ""))
     found = {"name": kind}
-    route = getattr(scope.get("route"), "path", None)
-    if route is not None:
-        found["route"] = f"{scope.get('method', kind.upper())} {route}"
+    pattern = getattr(scope.get("route"), "path", None)
+    endpoint = getattr(scope.get("endpoint"), "__name__", None)
+    what = pattern or (f"{endpoint}()" if endpoint else None)
+    if what is not None:
+        found["route"] = f"{scope.get('method', kind.upper())} {what}"
     return found

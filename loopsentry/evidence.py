@@ -88,8 +88,10 @@ class Collector:
         """What the libraries complain of, and with which exception, the first raised first."""
         found = []
         for exc in tree:
+            first = next(iter(arguments_of(exc)), "")
+            text = first if isinstance(first, str) else ""
             for read in self.readers:
-                symptom = read(exc)
+                symptom = read(exc, text)
                 if symptom is not None:
                     found.append((symptom, exc))
                     break
@@ -149,7 +151,7 @@ class Collector:
             contexts=self._contexts(
                 found, current, owner, forked=birth is not None and birth.pid != os.getpid()
             ),
-            framework=clue.framework,
+            framework=clue.framework or self.registry.surroundings(),
             cancelled=cancellation is not None or any(s.kind == "cancelled" for s in symptoms),
             cancellation=cancellation.place if cancellation else None,
             closed=any(s.closed for s in found.sightings),
@@ -261,7 +263,7 @@ class Collector:
         if "foreign-loop" in kinds:
             for sighting in found.sightings:
                 foreign = sighting.loop is not None and sighting.loop is not current
-                if sighting.kind == "primitive" and foreign:
+                if sighting.kind in ("primitive", "future") and foreign:
                     return sighting
             if not any(s.kind in ("connection", "pool") for s in found.sightings):
                 return self._foreign_future(found, current)

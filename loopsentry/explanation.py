@@ -17,7 +17,7 @@ def explain(topic: str | None = None) -> str:
         topic: what to explain, in any case of letters; None lists everything there is.
 
     Returns:
-        Markdown: what happened, a program that fails, the cures.
+        What happened, a program that fails and the cures, as Markdown.
 
     Raises:
         UnknownTopicError: if nothing has that name; the message lists what there is.

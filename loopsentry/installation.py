@@ -33,6 +33,7 @@ class Installation:
         self.registry.recognise = recogniser.describe_loop
         self.examiner = Examiner(self.registry, self.shelves, recogniser, __version__)
         self.examiner.options = options
+        self.examiner.subscribers = _subscribers
         self._detachments: list[Callable[[], None]] = []
 
     def attach(self, environment: Mapping[str, str]) -> None:
@@ -60,6 +61,7 @@ class Installation:
 
 
 _installed: list[Installation] = []
+_subscribers: list[Callable[[Diagnosis], object]] = []
 
 
 class Handle:
@@ -205,7 +207,8 @@ def diagnose(exc: BaseException) -> Diagnosis:
 def subscribe(callback: Callable[[Diagnosis], Any]) -> Callable[[], None]:
     """Call back with each diagnosis when it is made, once for each mistake.
 
-    The callback runs where the failure happened, inside a guard: what it raises is logged once.
+    It may be called before `install()`, and stays subscribed across `uninstall()`. The callback
+    runs where the failure happened, inside a guard: what it raises is logged once.
 
     Args:
         callback: takes a `Diagnosis`.
@@ -213,14 +216,10 @@ def subscribe(callback: Callable[[Diagnosis], Any]) -> Callable[[], None]:
     Returns:
         A function that ends the subscription.
     """
-    installation = current()
-    if installation is None:
-        return lambda: None
-    subscribers = installation.examiner.subscribers
-    subscribers.append(callback)
+    _subscribers.append(callback)
 
     def unsubscribe() -> None:
-        if callback in subscribers:
-            subscribers.remove(callback)
+        if callback in _subscribers:
+            _subscribers.remove(callback)
 
     return unsubscribe

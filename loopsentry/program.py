@@ -8,11 +8,13 @@ import importlib.util
 import io
 import sys
 import types
+import zipfile
 from collections.abc import Callable, Sequence
-from importlib.abc import InspectLoader
 from pathlib import Path
 from types import CodeType, TracebackType
 from typing import Any
+
+_EMPTY: dict[str, Any] = {"__annotations__": {}, "__cached__": None}
 
 
 class ProgramError(Exception):
@@ -23,17 +25,22 @@ def run_script(path: str, arguments: Sequence[str]) -> None:
     """Run a file, a folder with `__main__.py` or a zip file as `python PATH` would.
 
     Raises:
-        ProgramError: if there is no such file.
+        ProgramError: if there is no such file, or nothing to run in the folder.
     """
     target = Path(path)
-    if target.is_dir():
-        target = target / "__main__.py"
+    sys.argv[:] = [path, *arguments]
+    if target.is_dir() or zipfile.is_zipfile(target):
+        sys.path[0] = str(target.absolute())
+        spec = importlib.machinery.PathFinder.find_spec("__main__", [path])
+        if spec is None:
+            raise ProgramError(f"can't find '__main__' module in {path!r}")
+        _run_spec(spec, path)
+        return
     if not target.is_file():
         raise ProgramError(f"can't open file {path!r}: no such file")
     absolute = str(target.absolute())
     with io.open_code(absolute) as file:
         source = file.read()
-    sys.argv[:] = [path, *arguments]
     sys.path[0] = str(target.absolute().parent)
     module = _new_main(absolute)
     module.__loader__ = importlib.machinery.SourceFileLoader("__main__", absolute)
@@ -50,10 +57,14 @@ def run_module(name: str, arguments: Sequence[str]) -> None:
     spec = _find(name)
     if spec.submodule_search_locations is not None:
         spec = _find(f"{name}.__main__")
-    loader = spec.loader
-    if not isinstance(loader, InspectLoader) or spec.origin is None:
+    sys.argv[:] = [spec.origin or name, *arguments]
+    _run_spec(spec, name)
+
+
+def _run_spec(spec: importlib.machinery.ModuleSpec, name: str) -> None:
+    loader: Any = spec.loader
+    if not hasattr(loader, "get_code") or spec.origin is None:
         raise ProgramError(f"no code object available for {name}")
-    sys.argv[:] = [spec.origin, *arguments]
     module = _new_main(spec.origin)
     module.__spec__, module.__loader__ = spec, loader
     module.__package__ = spec.parent
@@ -75,6 +86,9 @@ def _new_main(file: str) -> types.ModuleType:
     module.__file__ = file
     module.__builtins__ = builtins  # type: ignore[attr-defined]
     module.__spec__ = None
+    for name, value in _EMPTY.items():
+        if hasattr(sys.modules["__main__"], name):  # as this version of Python has it
+            setattr(module, name, value)
     sys.modules["__main__"] = module
     return module
 

@@ -13,7 +13,7 @@ import threading
 import weakref
 from asyncio import _get_running_loop
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -98,6 +98,7 @@ class Registry:
 
     def __init__(self) -> None:
         self.recognise: Callable[[Stack], LoopInfo] = lambda _stack: LoopInfo(id=0)
+        self.surroundings: Callable[[], Mapping[str, str] | None] = lambda: None
         self.met: list[Callable[[AbstractEventLoop], None]] = []
         self.logger_names: set[str] = set()
         self.loggers_met: list[Callable[[str], None]] = []

@@ -11,6 +11,7 @@ from .annotation import annotate, diagnosis_of, rewrite_message, told_elsewhere
 from .catalog import Shelves
 from .diagnosis import diagnose
 from .evidence import Collector
+from .exceptions import is_a
 from .model import Clue, Diagnosis, Evidence
 from .recognition import Recogniser
 from .registry import Registry
@@ -104,7 +105,7 @@ class Examiner:
             return
         rewrite = self.options.rewrite_message
         if clue.wrapper is not None:
-            if rewrite and isinstance(exc, Exception):
+            if rewrite and is_a(exc, Exception):
                 rewrite_message(exc, diagnosis)
             exc = clue.wrapper
         annotate(exc, diagnosis, rewrite=rewrite, verbose=self.options.verbose)

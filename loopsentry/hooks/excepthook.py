@@ -21,7 +21,7 @@ def attach(report: Reporter, _registry: Any) -> None:
     def excepthook(
         kind: type[BaseException], exc: BaseException, traceback: TracebackType | None
     ) -> None:
-        if isinstance(exc, Exception):
+        if excepthook in _ours and isinstance(exc, Exception):
             examine(exc)
         previous(kind, exc, traceback)
 

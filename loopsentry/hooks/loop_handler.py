@@ -9,10 +9,28 @@ from typing import Any
 from loopsentry._safely import safely
 from loopsentry.model import Reporter
 
-_handled: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Any, Any]] = (
-    weakref.WeakKeyDictionary()
-)
+# The handler is held by its loop alone: whatever the program's own handler refers to, the loop
+# perhaps, must not be kept alive from here.
+_handled: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
 _greetings: list[tuple[list[Any], Any]] = []
+
+
+class _Handler:
+    """Examines an exception, then does what would have been done without it."""
+
+    def __init__(self, examine: Any, previous: Any) -> None:
+        self.examine = examine
+        self.previous = previous
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Handle one report of the loop (Lib/asyncio/base_events.py: call_exception_handler)."""
+        exc = context.get("exception")
+        if isinstance(exc, Exception):
+            self.examine(exc)
+        if self.previous is not None:
+            self.previous(loop, context)
+        else:
+            loop.default_exception_handler(context)
 
 
 def attach(report: Reporter, registry: Any) -> None:
@@ -21,34 +39,20 @@ def attach(report: Reporter, registry: Any) -> None:
 
     def greet(loop: asyncio.AbstractEventLoop) -> None:
         if not loop.is_closed() and loop not in _handled:
-            _handle(loop, examine)
+            _handled.add(loop)
+            loop.set_exception_handler(_Handler(examine, loop.get_exception_handler()))
 
     guarded = safely(greet)
     registry.met.append(guarded)
     _greetings.append((registry.met, guarded))
 
 
-def _handle(loop: asyncio.AbstractEventLoop, examine: Any) -> None:
-    previous = loop.get_exception_handler()
-
-    def handler(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        exc = context.get("exception")
-        if isinstance(exc, Exception):
-            examine(exc)
-        if previous is not None:
-            previous(loop, context)
-        else:
-            loop.default_exception_handler(context)
-
-    _handled[loop] = (handler, previous)
-    loop.set_exception_handler(handler)
-
-
 def detach() -> None:
     """Take the handlers off, unless the program has set its own since."""
     greetings, guarded = _greetings.pop()
     greetings.remove(guarded)
-    for loop, (handler, previous) in list(_handled.items()):
-        if loop.get_exception_handler() is handler:
-            loop.set_exception_handler(previous)
+    for loop in list(_handled):
+        handler = loop.get_exception_handler()
+        if isinstance(handler, _Handler):
+            loop.set_exception_handler(handler.previous)
     _handled.clear()

@@ -17,7 +17,9 @@ def attach(report: Reporter, _registry: Any) -> None:
     examine = safely(report)
 
     def excepthook(args: threading.ExceptHookArgs, /) -> None:
-        if isinstance(args.exc_value, Exception):
+        if any(ours is excepthook for ours, _ in _attached) and isinstance(
+            args.exc_value, Exception
+        ):
             examine(args.exc_value)
         previous(args)
 

@@ -20,7 +20,9 @@ def attach(report: Reporter, _registry: Any) -> None:
     examine = safely(report)
 
     def unraisablehook(unraisable: UnraisableHookArgs, /) -> None:
-        if isinstance(unraisable.exc_value, Exception):
+        if any(ours is unraisablehook for ours, _ in _attached) and isinstance(
+            unraisable.exc_value, Exception
+        ):
             examine(unraisable.exc_value, Clue(cleanup=True, ignored=True))
         previous(unraisable)
 

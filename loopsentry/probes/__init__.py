@@ -3,8 +3,9 @@
 An entry may define any of:
 
 - `PACKAGES`: top-level packages that are machinery, never the user's own frames.
-- `read(exc)`: translate one exception into a `Symptom`, or None. Its words decide nothing but that
-  it is time to look.
+- `read(exc, text)`: translate one exception, whose first argument is `text`, into a `Symptom`, or
+  None. Its words decide nothing but that it is time to look. Ask for the type of `exc` only: its
+  class may override everything else.
 - `sight(target)`: recognise an object found in a stack, or None.
 - `OPERATIONS`: module prefixes whose functions are what a user calls.
 - `attach(registry, report)` and `detach()`: listen to the library's own events.

@@ -14,7 +14,7 @@ OPERATIONS = ("aiosqlite.core", "aiosqlite.cursor")
 def sight(target: Any) -> Sighting | None:
     """Recognise a connection, which answers whichever loop asks it."""
     aiosqlite = sys.modules.get("aiosqlite")
-    if aiosqlite is None or not isinstance(target, aiosqlite.Connection):
+    if aiosqlite is None or not issubclass(type(target), aiosqlite.Connection):
         return None
     return Sighting(
         kind="connection",

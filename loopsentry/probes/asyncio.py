@@ -34,13 +34,12 @@ _TEXTS: tuple[tuple[str, SymptomKind], ...] = (
 )
 
 
-def read(exc: BaseException) -> Symptom | None:
+def read(exc: BaseException, text: str) -> Symptom | None:
     """Translate a complaint of asyncio or uvloop."""
-    if isinstance(exc, asyncio.CancelledError | TimeoutError):
+    if issubclass(type(exc), (asyncio.CancelledError, TimeoutError)):
         return _symptom("cancelled", exc, "")
-    if not isinstance(exc, RuntimeError | ValueError):
+    if not issubclass(type(exc), (RuntimeError, ValueError)):
         return None
-    text = exc.args[0] if exc.args and isinstance(exc.args[0], str) else ""
     for part, kind in _TEXTS:
         if part in text:
             return _symptom(kind, exc, text)
@@ -50,6 +49,7 @@ def read(exc: BaseException) -> Symptom | None:
 # The two checks of CPython that can only be about one kind of object: tasks.py, mixins.py.
 _ABOUT: tuple[tuple[str, ObjectKind], ...] = (
     ("attached to a different loop", "future"),
+    ("future belongs to a different loop", "future"),
     ("is bound to a different event loop", "primitive"),
 )
 
@@ -62,12 +62,12 @@ def _symptom(kind: SymptomKind, exc: BaseException, text: str) -> Symptom:
 
 def sight(target: Any) -> Sighting | None:
     """Recognise a lock, event, condition, semaphore, queue, barrier, future or task."""
-    if isinstance(target, _PRIMITIVES):
+    if issubclass(type(target), _PRIMITIVES):
         label = f"asyncio.{type(target).__name__}"
         loop = getattr(target, "_loop", None)
         return Sighting(kind="primitive", label=label, library="asyncio", target=target, loop=loop)
-    if isinstance(target, asyncio.Future):
-        label = "asyncio.Task" if isinstance(target, asyncio.Task) else "asyncio.Future"
+    if issubclass(type(target), asyncio.Future):
+        label = "asyncio.Task" if issubclass(type(target), asyncio.Task) else "asyncio.Future"
         return Sighting(
             kind="future", label=label, library="asyncio", target=target, loop=target.get_loop()
         )

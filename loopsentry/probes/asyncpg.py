@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import TracebackType
 from typing import Any
 
 from loopsentry.model import Sighting, Symptom, SymptomKind
@@ -27,12 +28,9 @@ _TEXTS: tuple[tuple[str, SymptomKind, bool | None], ...] = (
 _SERVER_WORD = "terminating connection due to"
 
 
-def read(exc: BaseException) -> Symptom | None:
+def read(exc: BaseException, text: str) -> Symptom | None:
     """Translate a complaint of asyncpg, native or as SQLAlchemy's adapter repeats it."""
-    if "asyncpg" not in type(exc).__module__ or not exc.args:
-        return None
-    text = exc.args[0]
-    if not isinstance(text, str):
+    if "asyncpg" not in type(exc).__module__:
         return None
     for part, kind, sent in _TEXTS:
         if part in text:
@@ -56,7 +54,7 @@ def _refused_by_section(exc: BaseException) -> bool:
     `asyncpg/connection.py: _Atomic` is left on every way out, a cancellation's too, so that it
     cannot be occupied by what is over, as the protocol's own state can.
     """
-    traceback = exc.__traceback__
+    traceback: TracebackType | None = BaseException.__dict__["__traceback__"].__get__(exc)
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
     if traceback is None:
@@ -70,9 +68,9 @@ def sight(target: Any) -> Sighting | None:
     asyncpg = sys.modules.get("asyncpg")
     if asyncpg is None:
         return None
-    if isinstance(target, asyncpg.pool.PoolConnectionProxy):
+    if issubclass(type(target), asyncpg.pool.PoolConnectionProxy):
         target = getattr(target, "_con", None)
-    if isinstance(target, asyncpg.connection.Connection):
+    if issubclass(type(target), asyncpg.connection.Connection):
         return Sighting(
             kind="connection",
             label="asyncpg connection",
@@ -81,7 +79,7 @@ def sight(target: Any) -> Sighting | None:
             loop=getattr(target, "_loop", None),
             closed=target.is_closed(),
         )
-    if isinstance(target, asyncpg.pool.Pool):
+    if issubclass(type(target), asyncpg.pool.Pool):
         return Sighting(
             kind="pool",
             label="asyncpg pool",

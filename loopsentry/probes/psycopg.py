@@ -14,7 +14,7 @@ OPERATIONS = ("psycopg.connection_async", "psycopg.cursor_async")
 def sight(target: Any) -> Sighting | None:
     """Recognise an asynchronous connection, which survives a change of loop while it is idle."""
     psycopg = sys.modules.get("psycopg")
-    if psycopg is None or not isinstance(target, psycopg.AsyncConnection):
+    if psycopg is None or not issubclass(type(target), psycopg.AsyncConnection):
         return None
     return Sighting(
         kind="connection",

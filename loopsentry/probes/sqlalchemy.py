@@ -61,14 +61,16 @@ _SYMPTOMS: tuple[tuple[type[Exception], str, SymptomKind], ...] = (
 )
 
 
-def read(exc: BaseException) -> Symptom | None:
+def read(exc: BaseException, text: str) -> Symptom | None:
     """Translate a complaint of SQLAlchemy's own; its wrappers only repeat the driver's."""
-    if not isinstance(exc, sa_exc.SQLAlchemyError) or isinstance(exc, sa_exc.DBAPIError):
+    kind_of_exc = type(exc)
+    if not issubclass(kind_of_exc, sa_exc.SQLAlchemyError) or issubclass(
+        kind_of_exc, sa_exc.DBAPIError
+    ):
         return None
-    text = exc.args[0] if exc.args and isinstance(exc.args[0], str) else ""
     for kind_of_error, part, kind in _SYMPTOMS:
-        if isinstance(exc, kind_of_error) and part in text:
-            name = f"{type(exc).__module__}.{type(exc).__qualname__}"
+        if issubclass(kind_of_exc, kind_of_error) and part in text:
+            name = f"{kind_of_exc.__module__}.{kind_of_exc.__qualname__}"
             return Symptom(kind=kind, library="sqlalchemy", type=name, text=text, sent=False)
     return None
 
@@ -76,7 +78,7 @@ def read(exc: BaseException) -> Symptom | None:
 def sight(target: Any) -> Sighting | None:
     """Recognise sessions, connections, pools and engines."""
     for kinds, kind in _KINDS:
-        if isinstance(target, kinds):
+        if issubclass(type(target), kinds):
             inner = driver_connection_of(target) if kind == "connection" else None
             label = type(target).__name__
             return Sighting(
