@@ -1,0 +1,217 @@
+"""The laws about all entries on the shelves, and `loopsentry explain` over them."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from loopsentry import catalog
+from loopsentry.cli import cli, main
+
+CAUSES = {
+    "LS000": "undetermined",
+    "LS101": "closed-loop",
+    "LS102": "two-live-loops",
+    "LS103": "late-cleanup",
+    "LS104": "foreign-primitive",
+    "LS105": "foreign-future",
+    "LS201": "concurrent-use",
+    "LS202": "close-races-operation",
+    "LS203": "cancelled-operation",
+    "LS204": "used-after-release",
+    "LS301": "forked-connection",
+    "LS401": "missing-greenlet",
+    "LS402": "nested-run",
+    "LS501": "server-disconnect",
+}
+CONTEXTS = {
+    "asyncio-run",
+    "uvicorn",
+    "pytest-asyncio",
+    "anyio-pytest",
+    "testclient",
+    "celery",
+    "alembic",
+    "cli",
+    "thread",
+    "fork",
+    "notebook",
+    "asgiref",
+    "serverless",
+    "task-queue",
+    "unknown",
+}
+FIXES = {
+    "fresh-session",
+    "loop-local-pool",
+    "single-run",
+    "dispose-in-loop",
+    "null-pool",
+    "lifespan-engine",
+    "testclient-context",
+    "async-test-client",
+    "pytest-loop-scope",
+    "worker-loop",
+    "submit-to-owner",
+    "create-in-loop",
+    "session-per-task",
+    "await-siblings",
+    "shield-cleanup",
+    "scope-session",
+    "dispose-after-fork",
+    "eager-load",
+    "await-instead",
+    "retry-connection",
+}
+LIBRARIES = re.compile(
+    r"sqlalchemy|asyncpg|psycopg|aiosqlite|uvloop|starlette|uvicorn|fastapi|celery|pytest|anyio",
+    re.IGNORECASE,
+)
+TITLE_LENGTH = 80
+
+
+def entries(shelf: str) -> list[Any]:
+    """Give each entry of a shelf with the name of its file as the test's id."""
+    return [
+        pytest.param(entry, id=entry.__name__.rpartition(".")[2]) for entry in catalog.load(shelf)
+    ]
+
+
+def test_the_causes_are_those_of_the_contract() -> None:
+    """Every code names the cause that the contract's table gives it, and none occurs twice."""
+    found = [(entry.CODE, entry.CAUSE) for entry in catalog.load("causes")]
+    assert sorted(found) == sorted(CAUSES.items())
+
+
+@pytest.mark.parametrize("cause", entries("causes"))
+def test_a_cause_tells_its_title_and_its_explanation(cause: ModuleType) -> None:
+    """A cause's docstring is a headline without a full stop, and an explanation below it."""
+    title, _, explanation = (cause.__doc__ or "").strip().partition("\n")
+    assert title
+    assert title[-1] not in ".!:"
+    assert len(title) <= TITLE_LENGTH
+    assert title[0].islower()
+    assert explanation.startswith("\n")
+    assert len(explanation.split()) > 20
+
+
+@pytest.mark.parametrize("cause", entries("causes"))
+def test_a_cause_judges_in_no_librarys_words(cause: ModuleType) -> None:
+    """The code of a cause names no library; its explanation to the reader may."""
+    tree = ast.parse(Path(inspect.getfile(cause)).read_text("utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.FunctionDef) and ast.get_docstring(node):
+            node.body.pop(0)
+    assert not LIBRARIES.search(ast.unparse(tree))
+
+
+def test_the_contexts_are_those_of_the_contract() -> None:
+    """Every context bears a name of the contract, and no two share a name or a rank."""
+    contexts = catalog.load("contexts")
+    assert {entry.NAME for entry in contexts} <= CONTEXTS
+    for attribute in ("NAME", "RANK"):
+        counts = Counter(getattr(entry, attribute) for entry in contexts)
+        assert max(counts.values()) == 1
+
+
+@pytest.mark.parametrize("context", entries("contexts"))
+def test_a_context_recognises_nothing_in_an_empty_stack(context: ModuleType) -> None:
+    """A context that is given no frame recognises nothing."""
+    assert context.recognise(()) is None
+
+
+@pytest.mark.parametrize(
+    ("shelf", "functions"),
+    [
+        ("hooks", ("attach", "detach")),
+        ("sinks", ("open_sink",)),
+        ("renderers", ("render",)),
+        ("causes", ("match",)),
+        ("contexts", ("recognise",)),
+    ],
+)
+def test_an_entry_has_the_functions_of_its_shelf(shelf: str, functions: tuple[str, ...]) -> None:
+    """Every entry offers what its shelf promises, and a docstring says what it is."""
+    loaded = catalog.load(shelf)
+    assert loaded
+    for entry in loaded:
+        assert entry.__doc__
+        for function in functions:
+            assert callable(getattr(entry, function)), f"{entry.__name__}.{function}"
+
+
+@pytest.mark.parametrize("probe", entries("probes"))
+def test_a_probe_that_attaches_also_detaches(probe: ModuleType) -> None:
+    """What listens can stop listening, and every probe names its library's packages."""
+    assert hasattr(probe, "attach") == hasattr(probe, "detach")
+    assert probe.PACKAGES
+
+
+def test_the_fixes_cure_what_exists() -> None:
+    """A fix bears a name of the contract and cures causes in contexts that exist."""
+    fixes = catalog.load_fixes()
+    assert {fix.id for fix in fixes} <= FIXES
+    for fix in fixes:
+        assert fix.cures
+        assert set(fix.cures) <= set(CAUSES.values())
+        assert {*fix.first_in, *fix.only_in} <= CONTEXTS
+        assert fix.title
+        assert fix.reason
+        assert fix.snippet
+
+
+def test_what_the_program_needs_first_is_offered() -> None:
+    """Each of the first causes has a fix."""
+    cured = {cause for fix in catalog.load_fixes() for cause in fix.cures}
+    assert {CAUSES[code] for code in ("LS101", "LS102", "LS103", "LS104", "LS201")} <= cured
+
+
+@pytest.mark.parametrize("topic", [*CAUSES, *CAUSES.values()])
+def test_explain_tells_of_a_cause(topic: str) -> None:
+    """`loopsentry explain` knows every cause by its code and by its name."""
+    result = CliRunner().invoke(cli, ["explain", topic])
+    assert result.exit_code == 0
+    code = next(code for code, name in CAUSES.items() if topic in (code, name))
+    assert result.output.startswith(f"# {code} {CAUSES[code]}\n")
+
+
+def test_explain_tells_of_each_fix() -> None:
+    """`loopsentry explain` knows every fix by its name."""
+    for fix in catalog.load_fixes():
+        result = CliRunner().invoke(cli, ["explain", fix.id])
+        assert result.exit_code == 0
+        assert fix.title in result.output
+
+
+def test_explain_takes_a_code_in_small_letters() -> None:
+    """`loopsentry explain ls101` is `loopsentry explain LS101`."""
+    shown = [CliRunner().invoke(cli, ["explain", topic]).output for topic in ("ls101", "LS101")]
+    assert shown[0] == shown[1]
+
+
+def test_explain_lists_everything() -> None:
+    """`loopsentry explain` without a topic lists each code and each fix."""
+    output = CliRunner().invoke(cli, ["explain"]).output
+    for name in [*CAUSES, *CAUSES.values(), *(fix.id for fix in catalog.load_fixes())]:
+        assert name in output
+
+
+def test_explain_lists_what_there_is_when_asked_for_something_else(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """An unknown topic ends with status 2 and the list of the valid ones."""
+    with pytest.raises(SystemExit) as ended:
+        main(["explain", "LS999"])
+    assert ended.value.code == 2
+    printed = capsys.readouterr()
+    assert not printed.out
+    for name in ("LS999", *CAUSES, *(fix.id for fix in catalog.load_fixes())):
+        assert name in printed.err
