@@ -1,0 +1,1 @@
+"""What loopsentry costs, measured: `python -m benchmarks`."""
