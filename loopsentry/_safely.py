@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import sys
+import traceback
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -38,6 +40,12 @@ def complain(where: str) -> None:
         return
     _reported.add(where)
     with contextlib.suppress(Exception):  # a broken logging set-up is not ours to report
-        logger.exception(  # noqa: LOG004 - called from inside handlers
-            "loopsentry failed in %s; your program is not affected. Please report this.", where
+        # Neither the chain nor the text: what was being handled may hold statement parameters.
+        exc = sys.exc_info()[1]
+        frames = "".join(traceback.format_tb(exc.__traceback__)) if exc is not None else ""
+        logger.error(
+            "loopsentry failed in %s; your program is not affected. Please report this: %s\n%s",
+            where,
+            type(exc).__name__,
+            frames,
         )

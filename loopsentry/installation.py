@@ -131,9 +131,31 @@ def install(
     installation = Installation(options)
     _installed.append(installation)
     installation.attach(os.environ)
+    _watch_forks()
     logger.info("loopsentry %s installed, on_mismatch=%s", __version__, options.on_mismatch)
     _warn_of_namesake()
     return Handle()
+
+
+_inherited: list[object] = []
+_watched: list[bool] = []
+
+
+def _watch_forks() -> None:
+    """Let no inherited connection be collected in a forked child while loopsentry is installed.
+
+    asyncpg ends a connection that is collected (asyncpg/connection.py: Connection.__del__), and a
+    child that does so ends the parent's. Diagnostics allocate, so they can start a collection that
+    the program alone would have had later or never.
+    """
+    if not _watched and hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=safely(_keep_inherited))
+        _watched.append(True)
+
+
+def _keep_inherited() -> None:
+    for installation in _installed:
+        _inherited.extend(installation.registry.births)
 
 
 def uninstall() -> None:

@@ -30,7 +30,7 @@ def run_script(path: str, arguments: Sequence[str]) -> None:
     target = Path(path)
     sys.argv[:] = [path, *arguments]
     if target.is_dir() or zipfile.is_zipfile(target):
-        sys.path[0] = str(target.absolute())
+        _set_first_path(str(target.absolute()), always=True)
         spec = importlib.machinery.PathFinder.find_spec("__main__", [path])
         if spec is None:
             raise ProgramError(f"can't find '__main__' module in {path!r}")
@@ -41,7 +41,7 @@ def run_script(path: str, arguments: Sequence[str]) -> None:
     absolute = str(target.absolute())
     with io.open_code(absolute) as file:
         source = file.read()
-    sys.path[0] = str(target.absolute().parent)
+    _set_first_path(str(target.absolute().parent))
     module = _new_main(absolute)
     module.__loader__ = importlib.machinery.SourceFileLoader("__main__", absolute)
     _execute(lambda: compile(source, absolute, "exec", dont_inherit=True), module)
@@ -53,7 +53,7 @@ def run_module(name: str, arguments: Sequence[str]) -> None:
     Raises:
         ProgramError: if there is no such module.
     """
-    sys.path[0] = str(Path.cwd())
+    _set_first_path(str(Path.cwd()))
     spec = _find(name)
     if spec.submodule_search_locations is not None:
         spec = _find(f"{name}.__main__")
@@ -81,6 +81,14 @@ def _find(name: str) -> importlib.machinery.ModuleSpec:
     return spec
 
 
+def _set_first_path(folder: str, *, always: bool = False) -> None:
+    """Put a folder first on `sys.path` as Python does, which `-P` forbids for scripts and -m."""
+    if not sys.flags.safe_path:
+        sys.path[0] = folder
+    elif always:
+        sys.path.insert(0, folder)
+
+
 def _new_main(file: str) -> types.ModuleType:
     module = types.ModuleType("__main__")
     module.__file__ = file
@@ -104,9 +112,20 @@ def _execute(get_code: Callable[[], CodeType | Any], module: types.ModuleType) -
         failure = exc.with_traceback(traceback)
     else:
         return
-    sys.excepthook(type(failure), failure, traceback)
+    _print(failure, traceback)
     del failure
     raise SystemExit(1)
+
+
+def _print(failure: BaseException, traceback: TracebackType | None) -> None:
+    """Print an exception through the program's hook; if that fails, both, as Python does."""
+    try:
+        sys.excepthook(type(failure), failure, traceback)
+    except Exception as exc:
+        sys.stderr.write("Error in sys.excepthook:\n")
+        sys.__excepthook__(type(exc), exc, _own_frames_cut(exc.__traceback__))
+        sys.stderr.write("\nOriginal exception was:\n")
+        sys.__excepthook__(type(failure), failure, traceback)
 
 
 def _own_frames_cut(traceback: TracebackType | None) -> TracebackType | None:

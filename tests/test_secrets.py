@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from loopsentry._safely import safely
 
 if TYPE_CHECKING:
     from conftest import Result, RunProgram
@@ -102,6 +108,35 @@ def test_the_engine_is_still_told(run_program: RunProgram) -> None:
     (record, *_) = run_program(PROGRAM, "session", env={"PYTHONWARNINGS": "ignore"}).records
     assert record["engine"]["url"].startswith("postgresql+asyncpg://")
     assert "***" in record["engine"]["url"]
+
+
+def test_a_failure_of_its_own_tells_nothing_of_the_programs(
+    caplog: pytest.LogCaptureFixture, url: str
+) -> None:
+    """The traceback that loopsentry logs of itself leaves out the exception it was looking at."""
+
+    @safely
+    def look() -> None:
+        raise LookupError("of our own")
+
+    engine = create_async_engine(url)
+    shown: list[str] = []
+    secret = f"S3cr{3}tParameter"  # not in any line that a traceback quotes
+
+    async def fail() -> None:
+        try:
+            async with engine.connect() as connection:
+                await connection.execute(text("select :word / 0"), {"word": secret})
+        except DBAPIError as exc:
+            shown.append(str(exc))
+            look()
+        finally:
+            await engine.dispose()
+
+    asyncio.run(fail())
+    assert SECRET.search(shown[0])
+    assert "of our own" in caplog.text
+    assert SECRET.findall(caplog.text) == []
 
 
 HEADLINE = """

@@ -319,7 +319,7 @@ def engine_of(target: Any, registry: Registry) -> EngineInfo | None:
         return None
     registry.engines.add(engine)
     if engine not in registry.engine_names:
-        registry.engine_names[engine] = _name_engine(engine)
+        registry.engine_names[engine] = _name_engine(engine) or (None, None)
     variable, module_file = registry.engine_names[engine]
     return EngineInfo(
         url=masked(engine.url),
@@ -358,34 +358,43 @@ def masked(url: URL) -> str:
 _SECRET = re.compile(r"pass|secret|token|key|credential", re.IGNORECASE)
 
 
+@safely
 def _name_engine(engine: Engine) -> tuple[str | None, str | None]:
     """Find the global variable that holds an engine, in the user's modules, one level deep."""
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None)
-        own = isinstance(file, str) and is_user_file(file)
-        if not own and getattr(module, "__name__", None) != "__main__":
+    for name, module in list(sys.modules.items()):
+        names = _attributes_of(module)
+        file = names.get("__file__")
+        if not _is_own(names) and name != "__main__":
             continue
-        for name, value in list(vars(module).items()):
+        for variable, value in list(names.items()):
             if _holds(value, engine):
-                return name, file
-            if type(value).__module__ in sys.modules and is_user_object(value):
-                for attribute, inner in list(vars(value).items()):
+                return variable, file
+            if _is_own(_attributes_of(sys.modules.get(type(value).__module__))):
+                for attribute, inner in list(_attributes_of(value).items()):
                     if _holds(inner, engine):
-                        return f"{name}.{attribute}", file
+                        return f"{variable}.{attribute}", file
     return None, None
 
 
+def _attributes_of(target: Any) -> dict[str, Any]:
+    """An object's own attributes, without running a `__getattr__` of it: modules may be lazy."""
+    try:
+        attributes = object.__getattribute__(target, "__dict__")
+    except AttributeError:
+        return {}
+    return attributes if type(attributes) is dict else {}
+
+
+def _is_own(names: dict[str, Any]) -> bool:
+    """Whether these are the names of one of the user's own modules."""
+    file = names.get("__file__")
+    return isinstance(file, str) and is_user_file(file)
+
+
 def _holds(value: Any, engine: Engine) -> bool:
-    if not type(value).__module__.startswith("sqlalchemy"):
-        return False
-    return value is engine or getattr(value, "sync_engine", None) is engine
-
-
-def is_user_object(value: Any) -> bool:
-    """Whether an object is an instance of a class in the user's own modules."""
-    module = sys.modules.get(type(value).__module__)
-    file = getattr(module, "__file__", None)
-    return isinstance(file, str) and is_user_file(file) and hasattr(value, "__dict__")
+    if issubclass(type(value), AsyncEngine):
+        return value.sync_engine is engine
+    return value is engine
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
