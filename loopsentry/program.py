@@ -95,7 +95,7 @@ def _new_main(file: str) -> types.ModuleType:
     module.__builtins__ = builtins  # type: ignore[attr-defined]
     module.__spec__ = None
     for name, value in _EMPTY.items():
-        if hasattr(sys.modules["__main__"], name):  # as this version of Python has it
+        if name in vars(sys.modules["__main__"]):  # as this version of Python has it
             setattr(module, name, value)
     sys.modules["__main__"] = module
     return module
