@@ -85,7 +85,7 @@ def diagnose(
         return None
     cause, verdict = judged
     first = evidence.first_failure
-    if first is not None and first.diagnosis is not None and evidence.same_loop is not False:
+    if _is_echo(evidence) and first is not None and first.diagnosis is not None:
         return echo(evidence, first.diagnosis)
     return Diagnosis(
         id=key_of(evidence, cause.code),
@@ -133,6 +133,13 @@ def nothing_known(exc_type: str, message: str, version: str) -> Diagnosis:
         phase="use",
         facts=("no library complained of a loop, of sharing or of a lost connection",),
         original=Original(type=exc_type, message=message),
+    )
+
+
+def _is_echo(evidence: Evidence) -> bool:
+    """Whether this can follow from an earlier failure that left the object busy."""
+    return evidence.same_loop is not False and evidence.has(
+        "busy", "stale-transaction", "foreign-loop", "loop-closed"
     )
 
 
