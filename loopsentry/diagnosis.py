@@ -138,9 +138,7 @@ def nothing_known(exc_type: str, message: str, version: str) -> Diagnosis:
 
 def _is_echo(evidence: Evidence) -> bool:
     """Whether this can follow from an earlier failure that left the object busy."""
-    return evidence.same_loop is not False and evidence.has(
-        "busy", "stale-transaction", "foreign-loop", "loop-closed"
-    )
+    return evidence.same_loop is not False and evidence.left_unusable
 
 
 def echo(evidence: Evidence, first: Diagnosis) -> Diagnosis:

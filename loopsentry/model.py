@@ -406,6 +406,11 @@ class Evidence:
         return any(symptom.kind in kinds for symptom in self.symptoms)
 
     @property
+    def left_unusable(self) -> bool:
+        """Whether the complaints are those of an object that is busy or on a wrong loop."""
+        return self.has("foreign-loop", "loop-closed", "busy", "stale-transaction")
+
+    @property
     def forked(self) -> bool:
         """Whether the subject was born in another process."""
         birth = self.subject.birth if self.subject else None
@@ -421,6 +426,12 @@ class Evidence:
             and self.same_loop is False
             and not self.forked
         )
+
+    @property
+    def crossing_failed(self) -> bool:
+        """Whether using such an object failed; tidying up what nothing had damaged is no use."""
+        tidying = self.phase == "cleanup" and self.first_failure is None
+        return self.crossed and self.left_unusable and not tidying
 
     @property
     def sent(self) -> tuple[DataRisk, str]:

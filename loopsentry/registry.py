@@ -13,7 +13,7 @@ import threading
 import weakref
 from asyncio import _get_running_loop
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -253,13 +253,6 @@ class Registry:
         if self.counts[diagnosis.id] == 1:
             self.recent.append(diagnosis)
         return self.counts[diagnosis.id]
-
-    def living_loops(self) -> Iterator[AbstractEventLoop]:
-        """The recorded loops that still exist."""
-        for record in list(self.loop_records.values()):
-            loop = record.reference()
-            if loop is not None:
-                yield loop
 
 
 def _keep_last(remembered: OrderedDict[int, Any]) -> None:

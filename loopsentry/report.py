@@ -91,8 +91,7 @@ class Examiner:
     def _retire(self, diagnosis: Diagnosis, evidence: Evidence, clue: Clue) -> Diagnosis:
         """Remember the first failure of an object, and let it be replaced at its next checkout."""
         birth = evidence.subject.birth if evidence.subject else None
-        unusable = evidence.has("foreign-loop", "loop-closed", "busy", "stale-transaction")
-        if birth is None or not unusable or diagnosis.certainty == "undetermined":
+        if birth is None or not evidence.left_unusable or diagnosis.certainty == "undetermined":
             return diagnosis
         self.registry.note_failure(birth, diagnosis)
         if clue.retire is None or not self.options.evict:

@@ -22,10 +22,7 @@ CAUSE = "two-live-loops"
 
 def match(evidence: Evidence) -> Verdict | None:
     """Match a bound object whose owner was still open when another loop used it."""
-    if not evidence.crossed or not evidence.owner_alive or evidence.subject is None:
-        return None
-    explained = evidence.has("foreign-loop", "loop-closed", "busy", "stale-transaction")
-    if not explained or (evidence.phase == "cleanup" and evidence.first_failure is None):
+    if not evidence.crossing_failed or not evidence.owner_alive or evidence.subject is None:
         return None
     data, note = evidence.sent
     return Verdict(

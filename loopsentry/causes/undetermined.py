@@ -20,6 +20,6 @@ def match(evidence: Evidence) -> Verdict | None:
     """Match whatever sounds like the others; any other verdict outweighs it."""
     if evidence.subject is not None and evidence.subject.tolerant:
         return None
-    if not evidence.has("foreign-loop", "loop-closed", "busy", "stale-transaction"):
+    if not evidence.left_unusable:
         return None
     return Verdict(certainty="undetermined", explains=frozenset())
