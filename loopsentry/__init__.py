@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .explanation import explain
     from .installation import diagnose, install, subscribe, uninstall
     from .model import Diagnosis
+    from .pool import LoopLocalPool
     from .session import (
         AsyncSessionFactory,
         EngineNotChosenError,
@@ -22,6 +23,7 @@ __all__ = [
     "AsyncSessionFactory",
     "Diagnosis",
     "EngineNotChosenError",
+    "LoopLocalPool",
     "LoopSentryMiddleware",
     "diagnose",
     "explain",
@@ -38,6 +40,7 @@ _HOMES = {
     "AsyncSessionFactory": "session",
     "Diagnosis": "model",
     "EngineNotChosenError": "session",
+    "LoopLocalPool": "pool",
     "LoopSentryMiddleware": "asgi",
     "diagnose": "installation",
     "explain": "explanation",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
+from uuid import uuid4
 
+import asyncpg
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 import loopsentry
 
@@ -95,6 +99,40 @@ ATTEMPTS = 4
 def url(dsn: str) -> str:
     """Give the same server as an SQLAlchemy URL for asyncpg."""
     return dsn.replace("postgresql://", "postgresql+asyncpg://", 1)
+
+
+class Database:
+    """Engines of one application name, and the backends that the server has of them."""
+
+    def __init__(self, dsn: str, url: str) -> None:
+        self.name = f"test-{uuid4().hex[:12]}"
+        self.dsn = dsn
+        self.url = url
+
+    def engine(self, **options: Any) -> AsyncEngine:
+        """Make an engine whose connections carry the name."""
+        settings = {"server_settings": {"application_name": self.name}}
+        return create_async_engine(self.url, connect_args=settings, **options)
+
+    async def backends(self, expected: int = 0) -> int:
+        """Count the backends of that name, after giving closed ones a second to end."""
+        watcher = await asyncpg.connect(self.dsn)
+        query = "select count(*) from pg_stat_activity where application_name = $1"
+        try:
+            for _ in range(40):
+                count = await watcher.fetchval(query, self.name)
+                if count == expected:
+                    break
+                await asyncio.sleep(0.025)
+        finally:
+            await watcher.close()
+        return int(count)
+
+
+@pytest.fixture
+def database(dsn: str, url: str) -> Database:
+    """Give a way to make engines and to count their backends."""
+    return Database(dsn, url)
 
 
 @pytest.fixture

@@ -31,6 +31,10 @@ ALLOWED: dict[str, frozenset[str]] = {
     "diagnosis": frozenset({"model"}),
     "story": frozenset({"model"}),
     "session": frozenset({"model", "registry"}),
+    "pool": frozenset({"_bell", "_loop_pool", "_sockets"}),
+    "_loop_pool": frozenset({"_safely", "_sockets"}),
+    "_bell": NOTHING,
+    "_sockets": NOTHING,
     "holders": frozenset({"model", "registry", "_frames"}),
     "siblings": frozenset({"model", "registry", "_frames"}),
     "evidence": frozenset({"model", "registry", "_frames", "holders", "siblings", "exceptions"}),
@@ -63,7 +67,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "ipython": frozenset({"installation", "model", "report", "_safely"}),
     "cli": frozenset({"installation", "program", "explanation", "demo", "model", "report"}),
     "__main__": frozenset({"cli"}),
-    "__init__": frozenset({"asgi", "explanation", "installation", "model", "session"}),
+    "__init__": frozenset({"asgi", "explanation", "installation", "model", "pool", "session"}),
     "demo": frozenset({"session"}),
 }
 MAY_IMPORT_INSTALLATION = {"asgi", "cli", "ipython", "pytest_plugin", "__init__"}

@@ -8,7 +8,6 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-import asyncpg
 import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async_engine
@@ -19,43 +18,9 @@ from loopsentry import AsyncSessionFactory, session, session_scope, session_scop
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from conftest import RunProgram
+    from conftest import Database, RunProgram
 
 BACKEND = text("select pg_backend_pid()")
-
-
-class Database:
-    """Engines of one application name, and the backends that the server has of them."""
-
-    def __init__(self, dsn: str, url: str) -> None:
-        self.name = f"test-{uuid4().hex[:12]}"
-        self.dsn = dsn
-        self.url = url
-
-    def engine(self, **options: Any) -> AsyncEngine:
-        """Make an engine whose connections carry the name."""
-        settings = {"server_settings": {"application_name": self.name}}
-        return create_async_engine(self.url, connect_args=settings, **options)
-
-    async def backends(self) -> int:
-        """Count the backends of that name, after giving closed ones a moment to end."""
-        watcher = await asyncpg.connect(self.dsn)
-        query = "select count(*) from pg_stat_activity where application_name = $1"
-        try:
-            for _ in range(40):
-                count = await watcher.fetchval(query, self.name)
-                if count == 0:
-                    break
-                await asyncio.sleep(0.025)
-        finally:
-            await watcher.close()
-        return int(count)
-
-
-@pytest.fixture
-def database(dsn: str, url: str) -> Database:
-    """Give a way to make engines and to count their backends."""
-    return Database(dsn, url)
 
 
 def run(body: Callable[[], Awaitable[None]]) -> None:
