@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .asgi import LoopSentryMiddleware
     from .explanation import explain
     from .installation import diagnose, install, subscribe, uninstall
+    from .mismatch import LoopMismatchError
     from .model import Diagnosis
     from .pool import LoopLocalPool
     from .session import (
@@ -24,6 +25,7 @@ __all__ = [
     "Diagnosis",
     "EngineNotChosenError",
     "LoopLocalPool",
+    "LoopMismatchError",
     "LoopSentryMiddleware",
     "diagnose",
     "explain",
@@ -41,6 +43,7 @@ _HOMES = {
     "Diagnosis": "model",
     "EngineNotChosenError": "session",
     "LoopLocalPool": "pool",
+    "LoopMismatchError": "mismatch",
     "LoopSentryMiddleware": "asgi",
     "diagnose": "installation",
     "explain": "explanation",

@@ -160,7 +160,11 @@ def key_of(evidence: Evidence, code: str) -> str:
     birth = evidence.subject.birth if evidence.subject else None
     born = (birth.family or birth.serial) if birth else "-"
     place = f"{evidence.used_at.file}:{evidence.used_at.line}" if evidence.used_at else "-"
-    loops = [str(loop.id) if loop else "-" for loop in (evidence.owner, evidence.current)]
+    pair = (evidence.owner, evidence.current)
+    loops = [str(loop.id) if loop else "-" for loop in pair]
+    if evidence.has("replaced"):
+        # Healed, a mistake goes on: told once for each pair of starters, not of loops.
+        loops = [loop.started_by.short if loop and loop.started_by else "-" for loop in pair]
     return "/".join((code, str(born) if birth else place, *loops))
 
 

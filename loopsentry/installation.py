@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from types import TracebackType
 from typing import Any, Self
 
-from . import __version__, catalog
+from . import __version__, _frames, catalog
 from ._safely import complain, safely
 from .exceptions import arguments_of
 from .model import Diagnosis, Reporter
@@ -20,7 +21,6 @@ from .report import Examiner, Options, Sink
 logger = logging.getLogger("loopsentry")
 
 MODES = ("annotate", "raise", "reconnect")
-AVAILABLE = ("annotate",)
 
 
 class Installation:
@@ -50,6 +50,15 @@ class Installation:
         for hook in self.shelves.hooks:
             hook.attach(report, self.registry)
             self._detachments.append(hook.detach)
+        self.configure(self.examiner.options)
+
+    def configure(self, options: Options) -> None:
+        """Take new options, also for engines that exist already."""
+        self.examiner.options = options
+        self.registry.on_mismatch = options.on_mismatch
+        for probe in self.shelves.probes:
+            if hasattr(probe, "configure"):
+                safely(probe.configure)()
 
     def detach(self) -> None:
         """Undo everything, the last first."""
@@ -105,6 +114,11 @@ def install(
     Args:
         on_mismatch: what happens when a connection meets a foreign loop. "annotate" (the default;
             also from `LOOPSENTRY_ON_MISMATCH`): the failure happens as always and is explained.
+            "raise": each such connection is stopped when it is taken out of its pool, before a
+            byte is sent, with `LoopMismatchError`. "reconnect": it is replaced by a new one,
+            before a byte is sent, and a warning names both loops. An engine's execution option
+            `loopsentry_on_mismatch` comes first. A session that is carried to another loop in hand
+            is never taken out there: it fails as always, in every mode.
         rewrite_message: whether the exception's message gains one line; the story is always
             added as a PEP 678 note.
         evict: whether a connection that was left unusable is replaced at its next checkout.
@@ -115,7 +129,6 @@ def install(
 
     Raises:
         ValueError: for a mode that does not exist.
-        NotImplementedError: for a mode that this version does not have yet.
     """
     if switched_off():
         return Handle()
@@ -126,7 +139,7 @@ def install(
         verbose=os.environ.get("LOOPSENTRY_VERBOSE") == "1" if verbose is None else verbose,
     )
     if _installed:
-        _installed[0].examiner.options = options
+        _installed[0].configure(options)
         return Handle()
     installation = Installation(options)
     _installed.append(installation)
@@ -135,6 +148,22 @@ def install(
     logger.info("loopsentry %s installed, on_mismatch=%s", __version__, options.on_mismatch)
     _warn_of_namesake()
     return Handle()
+
+
+@safely
+def watch(engine: Any) -> None:
+    """Remember an engine and where it is being made; install, if nothing is installed yet.
+
+    For SQLAlchemy's plugin, which is called inside `create_engine`. With `LOOPSENTRY=off` it does
+    nothing.
+    """
+    if switched_off():
+        return
+    if not _installed:
+        install()
+    registry = _installed[0].registry
+    registry.engines.add(engine)
+    registry.engine_places[engine] = _frames.user_place(_frames.walk_live(sys._getframe(1)))
 
 
 _inherited: list[object] = []
@@ -168,18 +197,13 @@ def _mode(asked: str | None) -> str:
     if asked is not None:
         if asked not in MODES:
             raise ValueError(f"on_mismatch={asked!r} is not one of {', '.join(MODES)}")
-        if asked not in AVAILABLE:
-            raise NotImplementedError(
-                f"on_mismatch={asked!r} is not available in loopsentry {__version__};"
-                " use 'annotate', and session_scope_fresh() where code runs on another loop"
-            )
         return asked
     named = os.environ.get("LOOPSENTRY_ON_MISMATCH", "annotate")
-    if named not in AVAILABLE:
+    if named not in MODES:
         logger.warning(
-            "LOOPSENTRY_ON_MISMATCH=%s is not available, valid is %s; using annotate",
+            "LOOPSENTRY_ON_MISMATCH=%s is not valid, valid are %s; using annotate",
             named,
-            ", ".join(AVAILABLE),
+            ", ".join(MODES),
         )
         return "annotate"
     return named

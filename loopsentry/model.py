@@ -34,6 +34,8 @@ SymptomKind = Literal[
     "missing-greenlet",  # database work outside the greenlet bridge
     "nested-run",  # a loop was started inside a running loop
     "released",  # the object was already given back
+    "refused",  # a crossing was stopped before anything was sent
+    "replaced",  # a crossing was healed before anything was sent
 ]
 
 
@@ -223,6 +225,7 @@ class Clue:
         ignored: whether the interpreter will print the exception and go on.
         framework: what of a framework was running.
         retire: gives the object up softly, so that it is replaced at its next use.
+        action: what is being done about the object.
     """
 
     target: Any = None
@@ -236,6 +239,7 @@ class Clue:
     ignored: bool = False
     framework: Mapping[str, str] | None = None
     retire: Callable[[], None] | None = None
+    action: Action = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -339,6 +343,12 @@ class Original:
     message: str
 
 
+_STOPPED = {
+    "refused": "stopped at checkout, nothing was sent",
+    "replaced": "replaced at checkout by a new connection, nothing was sent",
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """All that is known about one failure; what `causes/` judge.
@@ -431,7 +441,13 @@ class Evidence:
     def crossing_failed(self) -> bool:
         """Whether using such an object failed; tidying up what nothing had damaged is no use."""
         tidying = self.phase == "cleanup" and self.first_failure is None
-        return self.crossed and self.left_unusable and not tidying
+        stopped = self.has("refused", "replaced")
+        return self.crossed and (stopped or (self.left_unusable and not tidying))
+
+    @property
+    def severity(self) -> Severity:
+        """A crossing that was healed cost the program nothing."""
+        return "warning" if self.has("replaced") else "error"
 
     @property
     def sent(self) -> tuple[DataRisk, str]:
@@ -441,6 +457,9 @@ class Evidence:
         nothing of them; a refusal ("another operation is in progress") comes before any byte
         (asyncpg/protocol/protocol.pyx, `_check_state`).
         """
+        for symptom in self.symptoms:
+            if symptom.kind in _STOPPED:
+                return "not-sent", _STOPPED[symptom.kind]
         if self.has("busy", "stale-transaction") and not self.has("foreign-loop", "loop-closed"):
             return "not-sent", "the driver refused before anything was sent"
         if self.stage == "ping":

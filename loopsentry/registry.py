@@ -99,6 +99,7 @@ class Registry:
     def __init__(self) -> None:
         self.recognise: Callable[[Stack], LoopInfo] = lambda _stack: LoopInfo(id=0)
         self.surroundings: Callable[[], Mapping[str, str] | None] = lambda: None
+        self.on_mismatch = "annotate"
         self.met: list[Callable[[AbstractEventLoop], None]] = []
         self.logger_names: set[str] = set()
         self.loggers_met: list[Callable[[str], None]] = []
@@ -112,6 +113,9 @@ class Registry:
         self.families: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         self.engines: weakref.WeakSet[Any] = weakref.WeakSet()
         self.engine_names: weakref.WeakKeyDictionary[Any, tuple[str | None, str | None]] = (
+            weakref.WeakKeyDictionary()
+        )
+        self.engine_places: weakref.WeakKeyDictionary[Any, Place | None] = (
             weakref.WeakKeyDictionary()
         )
         self.openings: weakref.WeakKeyDictionary[Any, Opening] = weakref.WeakKeyDictionary()

@@ -29,7 +29,7 @@ class Options:
     """How diagnoses are made and shown.
 
     Attributes:
-        on_mismatch: "annotate"; the modes "raise" and "reconnect" are not available yet.
+        on_mismatch: "annotate", "raise" or "reconnect".
         rewrite_message: whether messages gain the headline; the note comes in any case.
         evict: whether a connection that was left unusable is replaced at its next checkout.
         verbose: whether messages tell everything that is known.
@@ -81,7 +81,9 @@ class Examiner:
         if evidence is None or diagnosis is None:
             return None
         diagnosis = self._retire(diagnosis, evidence, clue)
-        if not clue.reaches_program:
+        if clue.action != "none":
+            diagnosis = replace(diagnosis, action=clue.action)
+        elif not clue.reaches_program:
             notes = (*diagnosis.notes, "the pool's own traceback is folded here")
             diagnosis = replace(diagnosis, notes=notes)
         self._write_on(exc, diagnosis, clue)

@@ -45,8 +45,9 @@ def tell(diagnosis: Diagnosis, *, verbose: bool = False) -> list[Line]:
         lines += _more(diagnosis) if verbose else []
         lines += _helps(diagnosis, verbose=verbose)
     lines.append(Line("more", f"  more: loopsentry explain {diagnosis.code}"))
-    if diagnosis.original is not None and diagnosis.original.message:
-        lines.append(Line("original", f"  original: {_verbatim(diagnosis.original)}"))
+    original = diagnosis.original
+    if original is not None and original.message and not original.type.startswith("loopsentry."):
+        lines.append(Line("original", f"  original: {_verbatim(original)}"))
     return [piece for line in lines for piece in _fold(line)]
 
 
@@ -144,6 +145,8 @@ def _engine(engine: EngineInfo | None) -> str:
     if engine.variable is None:
         return f"engine {engine.url}"
     name = engine.variable
+    if engine.created_at is not None:
+        return f"engine `{name}`, {engine.created_at.path}:{engine.created_at.line}"
     file = Place(engine.module_file, 1, "").path if engine.module_file else ""
     return f"engine `{name}`, {file}" if file else f"engine `{name}`"
 

@@ -34,6 +34,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "pool": frozenset({"_bell", "_loop_pool", "_sockets"}),
     "_loop_pool": frozenset({"_safely", "_sockets"}),
     "_bell": NOTHING,
+    "mismatch": frozenset({"model"}),
+    "crossing": frozenset({"_safely", "_sockets", "mismatch", "model", "registry"}),
     "_sockets": NOTHING,
     "holders": frozenset({"model", "registry", "_frames"}),
     "siblings": frozenset({"model", "registry", "_frames"}),
@@ -55,7 +57,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         }
     ),
     "installation": ANY,
-    "probes": frozenset({"model", "registry", "_frames", "_safely"}),
+    "probes": frozenset({"model", "registry", "crossing", "mismatch", "_frames", "_safely"}),
     "hooks": frozenset({"model", "_safely"}),
     "causes": frozenset({"model"}),
     "contexts": frozenset({"model"}),
@@ -64,13 +66,23 @@ ALLOWED: dict[str, frozenset[str]] = {
     "sinks": frozenset({"model", "story", "renderers", "_safely"}),
     "asgi": frozenset({"installation", "model", "report", "_safely"}),
     "pytest_plugin": frozenset({"installation", "model", "report", "_safely"}),
+    "sqlalchemy_plugin": frozenset({"installation"}),
     "ipython": frozenset({"installation", "model", "report", "_safely"}),
     "cli": frozenset({"installation", "program", "explanation", "demo", "model", "report"}),
     "__main__": frozenset({"cli"}),
-    "__init__": frozenset({"asgi", "explanation", "installation", "model", "pool", "session"}),
+    "__init__": frozenset(
+        {"asgi", "explanation", "installation", "mismatch", "model", "pool", "session"}
+    ),
     "demo": frozenset({"session"}),
 }
-MAY_IMPORT_INSTALLATION = {"asgi", "cli", "ipython", "pytest_plugin", "__init__"}
+MAY_IMPORT_INSTALLATION = {
+    "asgi",
+    "cli",
+    "ipython",
+    "pytest_plugin",
+    "sqlalchemy_plugin",
+    "__init__",
+}
 SHELVES = ("probes", "causes", "contexts", "hooks", "sinks", "renderers")
 
 

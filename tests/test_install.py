@@ -233,34 +233,23 @@ def test_engines_made_before_install_are_recorded(url: str) -> None:
     )
 
 
-@pytest.mark.parametrize("mode", ["raise", "reconnect"])
-def test_a_mode_of_later_versions_says_so(mode: str) -> None:
-    """A mode that is not there yet gives a clear NotImplementedError, and attaches nothing."""
-    before = listeners()
-    with pytest.raises(NotImplementedError, match=f"{mode}.*not available.*annotate"):
-        loopsentry.install(on_mismatch=mode)
-    assert listeners() == before
-    assert installation.current() is None
-
-
 def test_an_unknown_mode_is_refused() -> None:
     """A mode that does not exist gives a ValueError with the valid ones."""
     with pytest.raises(ValueError, match=r"nonsense.*annotate.*raise.*reconnect"):
         loopsentry.install(on_mismatch="nonsense")
 
 
-@pytest.mark.parametrize("mode", ["nonsense", "raise"])
 def test_an_unknown_mode_in_the_environment_only_warns(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, mode: str
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """LOOPSENTRY_ON_MISMATCH never breaks a program: it warns, and annotates."""
-    monkeypatch.setenv("LOOPSENTRY_ON_MISMATCH", mode)
+    monkeypatch.setenv("LOOPSENTRY_ON_MISMATCH", "nonsense")
     loopsentry.install()
     installed = installation.current()
     assert installed is not None
     assert installed.examiner.options.on_mismatch == "annotate"
     warning = next(record for record in caplog.records if record.levelno == logging.WARNING)
-    assert mode in warning.getMessage()
+    assert "nonsense" in warning.getMessage()
     assert "annotate" in warning.getMessage()
 
 

@@ -31,6 +31,7 @@ def match(evidence: Evidence) -> Verdict | None:
         certainty="proven" if evidence.owner_alive is False else "likely",
         explains=frozenset({"other-loop", "owner-closed", *(s.kind for s in evidence.symptoms)}),
         headline=f"{evidence.subject.kind} of a closed event loop used on another loop",
+        severity=evidence.severity,
         data=data,
         notes=(note,)
         if evidence.owner_alive is False

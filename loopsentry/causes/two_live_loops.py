@@ -29,6 +29,7 @@ def match(evidence: Evidence) -> Verdict | None:
         certainty="proven",
         explains=frozenset({"other-loop", "owner-alive", *(s.kind for s in evidence.symptoms)}),
         headline=f"{evidence.subject.kind} of one event loop used on another, both alive",
+        severity=evidence.severity,
         data=data,
         notes=(note, *_threads(evidence)),
     )
@@ -36,6 +37,8 @@ def match(evidence: Evidence) -> Verdict | None:
 
 def _threads(evidence: Evidence) -> tuple[str, ...]:
     owner, current = evidence.owner, evidence.current
+    if evidence.has("refused", "replaced"):
+        return ()
     if owner is None or current is None or owner.thread == current.thread or not owner.thread:
         return ()
     return ("two running loops on one connection can also crash the interpreter",)

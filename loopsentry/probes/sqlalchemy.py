@@ -8,6 +8,7 @@ reach engines made before. Nothing here runs for a statement that succeeds
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 import sys
 import threading
@@ -35,6 +36,7 @@ from loopsentry._frames import (
     walk_live,
 )
 from loopsentry._safely import safely
+from loopsentry.crossing import Guard
 from loopsentry.model import (
     Birth,
     Clue,
@@ -114,6 +116,7 @@ class _Listeners:
         self.handle_error = safely(self._handle_error)
         self.adopt = safely(self._adopt)
         self.cross = safely(self._cross)
+        self.guard = Guard(registry, report, self._describe, self._inspect)
         self.checkout = self._make_checkout()
 
     def pairs(self) -> list[tuple[Any, str, Callable[..., Any]]]:
@@ -163,6 +166,8 @@ class _Listeners:
         )
         record.info[KEPT] = (owner_reference(driver_connection), birth)
         self.registry.bear(driver_connection, birth)
+        if self.guard.mode_of(_innermost_engine(sites)) != "annotate":
+            self.arm(pool)
         for target in _library_arguments(sites):
             opening = self.registry.openings.get(target) if isinstance(target, Session) else None
             if opening is not None:
@@ -182,38 +187,76 @@ class _Listeners:
         def checkout(connection: Any, record: Any, _fairy: Any) -> None:
             kept = record.info.get(KEPT)
             if kept is None:
-                adopt(connection, record)
+                refusal = adopt(connection, record)
             elif kept[0]() is not _anywhere():
-                cross(kept[1])
+                refusal = cross(connection, record, kept[1])
+            else:
+                return
+            if refusal is not None:
+                raise refusal
 
         return checkout
 
-    def _adopt(self, connection: Any, record: Any) -> None:
+    def _adopt(self, connection: Any, record: Any) -> Exception | None:
         """Inspect a connection that is older than the records."""
         driver_connection = getattr(connection, "driver_connection", connection)
-        owner = getattr(driver_connection, "_loop", None)
-        if driver_connection is connection or not isinstance(owner, asyncio.AbstractEventLoop):
-            record.info[KEPT] = (_anywhere, None)
-            return
-        loop = self.registry.meet(owner, lambda: describe_all(thread_of(owner)))
         pool = pool_of(record)
+        birth = (
+            self._inspect(driver_connection, pool) if driver_connection is not connection else None
+        )
+        if birth is None:
+            record.info[KEPT] = (_anywhere, None)
+            return None
         self.registry.meet_logger(getattr(getattr(pool, "logger", None), "name", None))
+        kept = record.info[KEPT] = (owner_reference(driver_connection), birth)
+        return self._cross(connection, record, birth) if kept[0]() is not _anywhere() else None
+
+    def _inspect(self, driver_connection: Any, pool: Any = None) -> Birth | None:
+        """What is known of a connection, or what it says of its own loop."""
+        known = self.registry.birth_of(driver_connection)
+        owner = getattr(driver_connection, "_loop", None)
+        if known is not None or not isinstance(owner, asyncio.AbstractEventLoop):
+            return known
+        loop = self.registry.meet(owner, lambda: describe_all(thread_of(owner)))
         birth = self.registry.new_birth(
             "connection",
             loop.info.id if loop else None,
             recorded=False,
             family=self.registry.family_of(pool),
         )
-        kept = record.info[KEPT] = (owner_reference(driver_connection), birth)
         self.registry.bear(driver_connection, birth)
-        if kept[0]() is not _anywhere():
-            self._cross(birth)
+        return birth
 
-    def _cross(self, birth: Birth) -> None:
-        """Remember that a connection was taken out on a loop that does not own it."""
+    def _cross(self, connection: Any, record: Any, birth: Birth) -> Exception | None:
+        """Remember that a connection is taken out on a foreign loop, and decide what follows."""
         sites, loop = self._stack()
-        if loop is not None:
-            self.registry.note_crossing(birth, loop.info.id, user_place(sites))
+        if loop is None:
+            return None
+        self.registry.note_crossing(birth, loop.info.id, user_place(sites))
+        engine = _innermost_engine(sites)
+        if self.guard.mode_of(engine) == "annotate":
+            return None
+        self.arm(pool_of(record))  # the pool closes what is refused
+        return self.guard.stop(getattr(connection, "driver_connection", connection), birth, engine)
+
+    # stopping and healing ------------------------------------------------------------------
+
+    def arm(self, pool: Any) -> None:
+        """Guard a pool's dialect."""
+        self.guard.arm(getattr(pool, "_dialect", None), _engine_here)
+
+    def arm_all(self) -> None:
+        """Guard the dialects of all async engines in memory, if the process asks for a mode."""
+        if self.registry.on_mismatch != "annotate":
+            # By type(), not isinstance(): that runs the code of proxy objects.
+            for each in gc.get_objects():
+                if issubclass(type(each), Engine):
+                    self.arm(each.pool)
+
+    def _describe(self, driver_connection: Any, birth: Birth) -> Clue:
+        engine = _engine_here()
+        pool = engine.pool if engine is not None else None
+        return Clue(target=driver_connection, birth=birth, engine=engine, pool=pool, live=True)
 
     # failing -------------------------------------------------------------------------------
 
@@ -253,13 +296,22 @@ class _Listeners:
 
 
 _attached: list[tuple[Any, str, Callable[..., Any]]] = []
+_guards: list[_Listeners] = []
 
 
 def attach(registry: Registry, report: Reporter) -> None:
     """Listen to every pool and engine of the process, older ones too."""
-    for target, name, listener in _Listeners(registry, report).pairs():
+    listeners = _Listeners(registry, report)
+    _guards.append(listeners)
+    for target, name, listener in listeners.pairs():
         event.listen(target, name, listener)
         _attached.append((target, name, listener))
+
+
+def configure() -> None:
+    """Take note of a changed mode of the process."""
+    for listeners in _guards:
+        listeners.arm_all()
 
 
 def detach() -> None:
@@ -267,6 +319,8 @@ def detach() -> None:
     while _attached:
         target, name, listener = _attached.pop()
         event.remove(target, name, listener)
+    while _guards:
+        _guards.pop().guard.disarm()
 
 
 _anywhere = asyncio._get_running_loop
@@ -312,6 +366,16 @@ def _library_arguments(sites: list[Site]) -> Iterator[Any]:
 # engines -----------------------------------------------------------------------------------
 
 
+def _innermost_engine(sites: list[Site]) -> Engine | None:
+    """The engine, or the view of one, through which a connection is being taken out."""
+    found = (target for target in _library_arguments(sites) if isinstance(target, Engine))
+    return next(found, None)
+
+
+def _engine_here() -> Engine | None:
+    return _innermost_engine(list(walk_live(sys._getframe(1))))
+
+
 def engine_of(target: Any, registry: Registry) -> EngineInfo | None:
     """Describe the engine that is, or has, or made the given engine, pool or session."""
     engine = _find_engine(target, registry)
@@ -326,6 +390,7 @@ def engine_of(target: Any, registry: Registry) -> EngineInfo | None:
         driver=engine.driver,
         variable=variable,
         module_file=module_file,
+        created_at=registry.engine_places.get(engine),
         loops=registry.loops_of(engine.pool),
         asynchronous=engine.dialect.is_async,
     )
