@@ -125,6 +125,14 @@ class _Part(QueuePool):
 class ThreadPool(_Part):
     """The connections that were opened outside event loops, by drivers that allow it."""
 
+    def __init__(self, home: Any) -> None:
+        super().__init__(home)
+        self._pool = home._pool
+
+    def dispose(self) -> None:
+        """Close the idle connections; this part goes on, as a plain queue pool does."""
+        super(_Part, self).dispose()
+
 
 class LoopPool(_Part, AsyncAdaptedQueuePool):
     """The connections of one event loop."""

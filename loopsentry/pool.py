@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from sqlalchemy import exc
 from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.util import queue as sqla_queue
 from sqlalchemy.util.concurrency import in_greenlet
 
 from ._bell import Bell
@@ -74,6 +75,9 @@ class LoopLocalPool(AsyncAdaptedQueuePool):
 
     Since version 0.1.0.
     """
+
+    # The queue of what is used outside event loops; each loop has another one.
+    _queue_class = sqla_queue.Queue  # type: ignore[assignment]
 
     # Where users look for the log of a pool (sqlalchemy/log.py: _qual_logger_name_for_cls).
     _sqla_logger_namespace = "sqlalchemy.pool.LoopLocalPool"
@@ -339,8 +343,16 @@ class LoopLocalPool(AsyncAdaptedQueuePool):
 
     def overflow(self) -> int:
         """Connections beyond `size()` on all loops, less those that were never opened."""
-        parts = list(self._all_parts())
-        return sum(part.overflow() for part in parts if part.records or len(parts) == 1)
+        return self._overflow if self.size() else 0
+
+    @property
+    def _overflow(self) -> int:
+        parts = self._all_parts()
+        return sum(part._overflow for part in parts if len(parts) == 1 or part.records)
+
+    @_overflow.setter
+    def _overflow(self, _value: int) -> None:
+        """The parts count for themselves."""
 
 
 class _Holder:
