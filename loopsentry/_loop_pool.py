@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
+import sys
 import threading
 import weakref
 from asyncio import AbstractEventLoop, _get_running_loop
@@ -111,6 +113,9 @@ class _Part(QueuePool):
         record.close()
         self._dec_overflow()
         return True
+
+    def leave(self) -> None:
+        """Close, at the end of the program, what its loop will never close."""
 
     def describe(self) -> str:
         """Say whose connections these are, for a message."""
@@ -294,9 +299,34 @@ class LoopPool(_Part, AsyncAdaptedQueuePool):
             cut(self.home._dialect.get_driver_connection(connection))
             self.home._disown(id(connection))
 
+    @safely
+    def leave(self) -> None:
+        """Close the idle connections of a loop that is stopped, as if it were closed."""
+        loop = self._loop()
+        if loop is None or loop.is_running() or self.pid != os.getpid():
+            return
+        dialect = self.home._dialect
+        for record in self._idle():
+            connection = record.dbapi_connection
+            driver_connection = dialect.get_driver_connection(connection)
+            bury(driver_connection, functools.partial(dialect.do_terminate, connection))
+
     def describe(self) -> str:
-        """Say whose connections these are: who started the loop, where that is recorded."""
-        return f"event loop of thread {self.thread}"
+        """Say whose connections these are, and who started the loop, if that is recorded."""
+        starter = _starter_of(self._loop())
+        return f"event loop of thread {self.thread}{f', {starter}' if starter else ''}"
+
+
+@safely
+def _starter_of(loop: AbstractEventLoop | None) -> str | None:
+    """Who started a loop, if loopsentry is installed and has met it."""
+    installation = sys.modules.get(f"{__package__}.installation")
+    installed = installation.current() if installation is not None else None
+    known = installed.registry.loops.get(loop) if installed and loop is not None else None
+    if known is None or known.info.started_by is None:
+        return None
+    place = known.info.started_by
+    return f"{known.info.runner or known.info.kind} in {place.call}, {place.path}:{place.line}"
 
 
 async def _wait_for_the_end(

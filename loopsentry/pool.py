@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import weakref
@@ -387,6 +388,14 @@ def _start_anew_after_fork() -> None:
         _inherited.append((pool._all_parts(), dict(pool._owners)))
         pool._start_empty()
         pool._without_loop = ThreadPool(pool)
+
+
+@atexit.register
+def _leave() -> None:
+    """Close the idle connections of loops that nobody runs any more and nobody closed."""
+    for pool in list(_pools):
+        for part in pool._all_parts():
+            part.leave()
 
 
 if hasattr(os, "register_at_fork"):

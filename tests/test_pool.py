@@ -17,6 +17,7 @@ import pytest
 from sqlalchemy import NullPool, event, exc, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 
+import loopsentry
 from loopsentry import LoopLocalPool
 from loopsentry._loop_pool import LoopPool
 
@@ -503,6 +504,20 @@ def test_the_time_out_says_which_loops_hold_what(
     assert "limit of 2 connections over all event loops reached" in message
     assert f"thread {one.thread.name}: 2 in use, 0 idle" in message
     assert f"thread {two.thread.name}" in message
+
+
+def test_the_time_out_names_who_started_the_loops(database: Database) -> None:
+    """With loopsentry installed the error says which function started each loop, and where."""
+    engine = database.engine(poolclass=LoopLocalPool, max_total=1, pool_timeout=0.2)
+
+    async def hold_and_wait() -> None:
+        async with engine.connect():
+            await ask(engine)
+
+    with loopsentry.install(), pytest.raises(exc.TimeoutError) as caught:
+        run(hold_and_wait())
+    assert "asyncio.run in run(), " in str(caught.value)
+    assert "test_pool.py" in str(caught.value)
 
 
 async def _open(engine: AsyncEngine) -> Any:
