@@ -34,9 +34,11 @@ class _LoopWaiter:
     def wait(self, seconds: float) -> None:
         await_only(asyncio.wait({self.future}, timeout=seconds))
 
-    def wake(self) -> None:
-        with suppress(RuntimeError):  # the waiter's loop was closed meanwhile
+    def wake(self) -> bool:
+        with suppress(RuntimeError):
             self.loop.call_soon_threadsafe(self._ring)
+            return True
+        return False  # its loop was closed meanwhile
 
     def _ring(self) -> None:
         if not self.future.done():
@@ -55,8 +57,9 @@ class _ThreadWaiter:
     def wait(self, seconds: float) -> None:
         self.event.wait(seconds)
 
-    def wake(self) -> None:
+    def wake(self) -> bool:
         self.event.set()
+        return True
 
 
 class Bell:
@@ -68,7 +71,8 @@ class Bell:
     def ring(self) -> None:
         """Let every waiter look at its condition again; from any thread."""
         for waiter in tuple(self._waiters):
-            waiter.wake()
+            if not waiter.wake():
+                self._waiters.discard(waiter)
 
     def wait_until(self, condition: Callable[[], bool], seconds: float) -> bool:
         """Wait until a condition holds; on a loop only this task waits.

@@ -62,6 +62,7 @@ class _Part(QueuePool):
         self.thread = threading.current_thread().name
         self.records: weakref.WeakSet[Record] = weakref.WeakSet()
         self.disposed = False
+        self.opening = 0
         super().__init__(
             home._creator,
             pool_size=home._pool.maxsize,

@@ -120,7 +120,6 @@ class LoopLocalPool(AsyncAdaptedQueuePool):
         self._bell = Bell()
         self._initialised = False
         self._first: _Holder | None = None
-        self._opening = 0
         self._owners: dict[int, tuple[Callable[[], Any], Part]] = {}
 
     # taking out and giving back ------------------------------------------------------------
@@ -213,7 +212,7 @@ class LoopLocalPool(AsyncAdaptedQueuePool):
                 self._own(connection, record.part)
             finally:
                 with self._lock:
-                    self._opening -= self._max_total is not None
+                    record.part.opening -= self._max_total is not None
             return connection
 
         return open_counted
@@ -271,8 +270,10 @@ class LoopLocalPool(AsyncAdaptedQueuePool):
 
         def take() -> bool:
             with self._lock:
-                if len(self._owners) + self._opening < (self._max_total or 0):
-                    self._opening += 1
+                # Counted by part: one whose loop is closed takes along what it never finished.
+                opening = sum(other.opening for other in self._all_parts())
+                if len(self._owners) + opening < (self._max_total or 0):
+                    part.opening += 1
                     found.append(None)
                     return True
             idle = instead()

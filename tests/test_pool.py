@@ -524,6 +524,29 @@ async def _open(engine: AsyncEngine) -> Any:
     return await engine.connect()
 
 
+def test_a_loop_closed_while_connecting_gives_its_place_back(database: Database) -> None:
+    """What a closed loop was just opening, in a thread that is gone, does not use up max_total."""
+    engine = database.engine(poolclass=LoopLocalPool, max_total=2, pool_timeout=2)
+    run(ask(engine))
+
+    def abandon() -> None:
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(_open(engine))
+        for _ in range(3):
+            loop.run_until_complete(asyncio.sleep(0))
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        loop.close()
+
+    for _ in range(3):
+        thread = threading.Thread(target=abandon)
+        thread.start()
+        thread.join()
+    assert run(ask(engine)) > 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # asyncpg's, of a connection that was never opened
+        gc.collect()
+
+
 def test_a_place_is_given_back_when_connecting_fails(database: Database) -> None:
     """Attempts that fail or are cancelled do not use up max_total."""
     engine = database.engine(poolclass=LoopLocalPool, max_total=1, pool_timeout=0.5)
