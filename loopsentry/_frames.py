@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import CodeType, FrameType, TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
+from .exceptions import is_a, text_of
 from .model import Frame, Place
 
 _COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
@@ -71,6 +72,16 @@ def is_user_file(filename: str) -> bool:
     return known
 
 
+def is_loop(target: object) -> TypeGuard[asyncio.AbstractEventLoop]:
+    """Whether an object is an event loop, asked of its type only."""
+    return issubclass(type(target), asyncio.AbstractEventLoop)
+
+
+def module_of(frame: FrameType) -> str:
+    """The name of a frame's module; "" where its globals name none."""
+    return text_of(frame.f_globals.get("__name__"))
+
+
 def is_user(frame: FrameType) -> bool:
     """Whether a frame is the user's own code, not the standard library's or a package's.
 
@@ -78,7 +89,7 @@ def is_user(frame: FrameType) -> bool:
     """
     filename = frame.f_code.co_filename
     if filename.startswith("<") and not filename.startswith("<frozen"):
-        return frame.f_globals.get("__name__") == "__main__"
+        return module_of(frame) == "__main__"
     return is_user_file(filename)
 
 
@@ -88,7 +99,7 @@ def is_installed_application(frame: FrameType) -> bool:
     An application that was itself installed has no other frames; this is the second choice.
     """
     filename = frame.f_code.co_filename
-    name = str(frame.f_globals.get("__name__", ""))
+    name = module_of(frame)
     return (
         any(part in filename for part in _INSTALLED)
         and name.partition(".")[0].lower() not in machinery
@@ -174,7 +185,7 @@ def user_stack(sites: Iterable[Site], limit: int = 6) -> tuple[Place, ...]:
 def describe(site_: Site) -> Frame:
     """Reduce a site to what recognition needs."""
     return Frame(
-        module=str(site_.frame.f_globals.get("__name__", "")),
+        module=module_of(site_.frame),
         function=site_.code.co_name,
         place=place_of(site_),
         user=is_user(site_.frame),
@@ -236,15 +247,15 @@ def loop_run_by(site_: Site) -> Any:
     """
     if site_.code.co_name in _RUNNERS:
         target = first_argument(site_.frame)
-        if isinstance(target, asyncio.Runner):
+        if is_a(target, asyncio.Runner):
             task = site_.frame.f_locals.get("task")
-            target = task.get_loop() if isinstance(task, asyncio.Task) else None
-        if isinstance(target, asyncio.AbstractEventLoop):
+            target = task.get_loop() if is_a(task, asyncio.Task) else None
+        if is_loop(target):
             return target
     if not _RUNS.isdisjoint(site_.code.co_names) and is_user(site_.frame):
         values = site_.frame.f_locals.values()
-        loops = [value for value in values if isinstance(value, asyncio.AbstractEventLoop)]
-        compiled = [loop for loop in loops if not isinstance(loop, asyncio.BaseEventLoop)]
+        loops = [value for value in values if is_loop(value)]
+        compiled = [loop for loop in loops if not is_a(loop, asyncio.BaseEventLoop)]
         return compiled[0] if len(compiled) == 1 and len(loops) == 1 else None
     return None
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from .exceptions import arguments_of, attributes_of, field_of, is_a, notes_of, walk_tree
+from .exceptions import (
+    arguments_of,
+    attributes_of,
+    field_of,
+    is_a,
+    notes_of,
+    text_of,
+    walk_tree,
+)
 from .model import Diagnosis
 from .renderers import plain
 from .story import headline
@@ -113,7 +121,7 @@ def rewrite_message(exc: BaseException, diagnosis: Diagnosis) -> bool:
     BaseException.__dict__["args"].__set__(
         exc, (Marked(f"{args[0]}\n{headline(diagnosis)}", diagnosis),)
     )
-    if type(exc).__module__ == "sqlalchemy.exc":
+    if text_of(type(exc).__module__) == "sqlalchemy.exc":
         exc.code = None  # type: ignore[attr-defined]  # its link blames a dropped connection
     return True
 

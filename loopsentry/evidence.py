@@ -13,7 +13,14 @@ from typing import Any
 
 from . import _frames
 from ._frames import Site
-from .exceptions import arguments_of, traceback_of, walk_tree
+from .exceptions import (
+    arguments_of,
+    is_a,
+    message_of,
+    traceback_of,
+    type_name_of,
+    walk_tree,
+)
 from .holders import find_foreign_task, search_tasks
 from .model import (
     Birth,
@@ -88,8 +95,7 @@ class Collector:
         """What the libraries complain of, and with which exception, the first raised first."""
         found = []
         for exc in tree:
-            first = next(iter(arguments_of(exc)), "")
-            text = first if isinstance(first, str) else ""
+            text = message_of(exc)
             for read in self.readers:
                 symptom = read(exc, text)
                 if symptom is not None:
@@ -102,7 +108,7 @@ class Collector:
         if symptom.kind != "cancelled":
             return True
         sites = _frames.walk_traceback(traceback_of(exc))
-        modules = (str(site.frame.f_globals.get("__name__", "")) for site in sites)
+        modules = (_frames.module_of(site.frame) for site in sites)
         return any(module.startswith(self.operations) for module in modules)
 
     # collecting ----------------------------------------------------------------------------
@@ -222,7 +228,9 @@ class Collector:
         for site in found.sites[: found.traced]:
             # Lib/asyncio/mixins.py: _get_loop() refuses with the running loop in a local.
             if site.code.co_name == "_get_loop":
-                return site.frame.f_locals.get("loop"), None
+                loop = site.frame.f_locals.get("loop")
+                if _frames.is_loop(loop):
+                    return loop, None
         return asyncio._get_running_loop(), None
 
     def _meet(self, loop: Any, found: Found, index: int | None) -> LoopRecord | None:
@@ -231,7 +239,7 @@ class Collector:
 
     def _meet_owner(self, loop: Any, found: Found) -> LoopRecord | None:
         """What is known of an owner that only its object names; its frames may be in the stack."""
-        if not isinstance(loop, asyncio.AbstractEventLoop):
+        if not _frames.is_loop(loop):
             return None
         running = (i for i, site in enumerate(found.sites) if _frames.loop_run_by(site) is loop)
         index = next(running, None)
@@ -290,7 +298,7 @@ class Collector:
         if birth is None and sighting.kind == "connection":
             others = (s.target for s in found.sightings if s.kind == "connection")
             birth = next(filter(None, map(self.registry.birth_of, others)), None)
-        if birth is not None or not isinstance(sighting.loop, asyncio.AbstractEventLoop):
+        if birth is not None or not _frames.is_loop(sighting.loop):
             return birth
         owner = self._meet_owner(sighting.loop, found)
         birth = self.registry.new_birth(
@@ -369,7 +377,7 @@ class Collector:
         for site in sites:
             if _frames.is_user(site.frame):
                 break
-            module = str(site.frame.f_globals.get("__name__", ""))
+            module = _frames.module_of(site.frame)
             committed = committed or site.code.co_name in _COMMITS
             name = site.code.co_name
             if module.startswith(self.operations) and (name[0] != "_" or name in _SCOPES):
@@ -461,7 +469,7 @@ def _named_future(found: Found, current: Any) -> asyncio.Future[Any] | None:
         if _frames.is_user(site.frame):
             named = (site.frame.f_globals.get(name) for name in site.code.co_names)
             for value in (*site.frame.f_locals.values(), *named):
-                if isinstance(value, asyncio.Future) and value.get_loop() is not current:
+                if is_a(value, asyncio.Future) and value.get_loop() is not current:
                     return value
             return None
     return None
@@ -519,7 +527,7 @@ def _stage(sites: list[Site], operation: str | None) -> Stage:
 def _collected(sites: list[Site]) -> bool:
     """Whether the garbage collector gave the connection back (sqlalchemy/pool/base.py)."""
     return any(
-        site.code.co_name == "_finalize_fairy" and site.frame.f_locals.get("is_gc_cleanup")
+        site.code.co_name == "_finalize_fairy" and site.frame.f_locals.get("is_gc_cleanup") is True
         for site in sites
     )
 
@@ -541,6 +549,4 @@ def _original(symptoms: tuple[Symptom, ...], exc: BaseException) -> Original:
     if symptoms:
         last = next((s for s in reversed(symptoms) if s.kind != "cancelled"), symptoms[-1])
         return Original(type=last.type, message=str(last.text))
-    args = arguments_of(exc)
-    text = args[0] if args and isinstance(args[0], str) else ""
-    return Original(type=f"{type(exc).__module__}.{type(exc).__qualname__}", message=text)
+    return Original(type=type_name_of(exc), message=message_of(exc))

@@ -1,4 +1,4 @@
-"""Walking an exception's tree, however hostile its classes are.
+"""Walking an exception's tree, and looking at foreign objects, however hostile their classes are.
 
 Only the fields that `BaseException` itself keeps are read, through its own descriptors, and kinds
 are asked of the type: a class may override anything else, `__class__` too.
@@ -7,14 +7,40 @@ are asked of the type: a class may override anything else, `__class__` too.
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
+
+T = TypeVar("T")
 
 EXCEPTIONS_SEEN = 200
 
 
-def is_a(target: object, *kinds: type) -> bool:
+def is_a(target: object, *kinds: type[T]) -> TypeGuard[T]:
     """Whether an object's type is one of these; unlike `isinstance`, asks only the type."""
     return issubclass(type(target), kinds)
+
+
+def text_of(value: object) -> str:
+    """A text as plain `str`, whatever a subclass makes of it; "" for anything else."""
+    return str.__str__(value) if is_a(value, str) else ""
+
+
+def type_name_of(target: object) -> str:
+    """The qualified name of an object's type; a class may say anything of its module."""
+    return f"{text_of(type(target).__module__)}.{text_of(type(target).__qualname__)}"
+
+
+def message_of(exc: BaseException) -> str:
+    """An exception's first argument where that is a text, "" where it is none."""
+    return text_of(next(iter(arguments_of(exc)), ""))
+
+
+def variables_of(target: object) -> dict[str, Any]:
+    """An object's own attributes, without running its `__getattribute__` or `__getattr__`."""
+    try:
+        attributes = object.__getattribute__(target, "__dict__")
+    except Exception:
+        return {}
+    return attributes if type(attributes) is dict else {}
 
 
 def field_of(exc: BaseException, name: str) -> Any:

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from . import __version__, _frames, catalog
 from ._safely import complain, safely
-from .exceptions import arguments_of
+from .exceptions import message_of, type_name_of
 from .model import Diagnosis, Reporter
 from .recognition import Recogniser
 from .registry import Registry
@@ -244,10 +244,7 @@ def diagnose(exc: BaseException) -> Diagnosis:
     diagnosis = safely(installation.examiner.diagnose)(exc)
     if diagnosis is not None:
         return diagnosis
-    args = arguments_of(exc)
-    message = args[0] if args and isinstance(args[0], str) else ""
-    name = f"{type(exc).__module__}.{type(exc).__qualname__}"
-    return nothing_known(name, message, __version__)
+    return nothing_known(type_name_of(exc), message_of(exc), __version__)
 
 
 def subscribe(callback: Callable[[Diagnosis], Any]) -> Callable[[], None]:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import itertools
-from collections.abc import Callable, Iterable, Iterator
-from types import CodeType, FrameType
+from collections.abc import Iterable, Iterator
+from types import CodeType, FrameType, FunctionType
 from typing import Any
 
 from . import _frames
 from ._frames import Site
+from .exceptions import is_a, variables_of
 from .model import Operation
 
 _STARTERS = frozenset({"gather", "create_task", "ensure_future", "TaskGroup", "wait"})
@@ -58,7 +59,7 @@ def _operation(code: CodeType, state: str) -> Operation:
 def _kept_tasks(frame: FrameType) -> Iterator[CodeType]:
     """Code of the tasks that the object whose method this is keeps."""
     for value in _values_of(_frames.first_argument(frame)):
-        if isinstance(value, asyncio.Task):
+        if is_a(value, asyncio.Task):
             code = getattr(value.get_coro(), "cr_code", None)
             if code is not None:
                 yield code
@@ -70,7 +71,7 @@ def _started_beside(code: CodeType, frame: FrameType) -> Iterator[CodeType]:
     values += _values_of(_frames.first_argument(frame))
     yield from _group_with(code, values)
     for value in values:
-        if isinstance(value, list | tuple | set):
+        if is_a(value, list, tuple, set):
             yield from _group_with(code, value)
 
 
@@ -80,10 +81,9 @@ def _group_with(code: CodeType, values: Iterable[Any]) -> list[CodeType]:
     return codes if code in codes else []
 
 
-def _is_coroutine_function(value: Callable[..., Any] | Any) -> bool:
-    return inspect.isfunction(value) and inspect.iscoroutinefunction(value)
+def _is_coroutine_function(value: Any) -> bool:
+    return is_a(value, FunctionType) and bool(value.__code__.co_flags & inspect.CO_COROUTINE)
 
 
 def _values_of(target: Any) -> list[Any]:
-    attributes = getattr(target, "__dict__", None)
-    return list(attributes.values())[:_ATTRIBUTES_SEEN] if type(attributes) is dict else []
+    return list(variables_of(target).values())[:_ATTRIBUTES_SEEN]

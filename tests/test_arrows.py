@@ -25,7 +25,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "_safely": NOTHING,
     "program": NOTHING,
     "exceptions": NOTHING,
-    "_frames": frozenset({"model"}),
+    "_frames": frozenset({"model", "exceptions"}),
     "registry": frozenset({"model"}),
     "recognition": frozenset({"model"}),
     "diagnosis": frozenset({"model"}),
@@ -38,7 +38,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "crossing": frozenset({"_safely", "_sockets", "mismatch", "model", "registry"}),
     "_sockets": NOTHING,
     "holders": frozenset({"model", "registry", "_frames"}),
-    "siblings": frozenset({"model", "registry", "_frames"}),
+    "siblings": frozenset({"model", "registry", "_frames", "exceptions"}),
     "evidence": frozenset({"model", "registry", "_frames", "holders", "siblings", "exceptions"}),
     "annotation": frozenset({"model", "exceptions", "story", "renderers"}),
     "catalog": frozenset({"model", "diagnosis", "_frames"}),
@@ -57,7 +57,9 @@ ALLOWED: dict[str, frozenset[str]] = {
         }
     ),
     "installation": ANY,
-    "probes": frozenset({"model", "registry", "crossing", "mismatch", "_frames", "_safely"}),
+    "probes": frozenset(
+        {"model", "registry", "crossing", "mismatch", "exceptions", "_frames", "_safely"}
+    ),
     "hooks": frozenset({"model", "_safely"}),
     "causes": frozenset({"model"}),
     "contexts": frozenset({"model"}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from loopsentry.exceptions import type_name_of
 from loopsentry.model import ObjectKind, Sighting, Symptom, SymptomKind
 
 PACKAGES = ("asyncio", "uvloop", "nest_asyncio")
@@ -55,9 +56,8 @@ _ABOUT: tuple[tuple[str, ObjectKind], ...] = (
 
 
 def _symptom(kind: SymptomKind, exc: BaseException, text: str) -> Symptom:
-    name = f"{type(exc).__module__}.{type(exc).__qualname__}"
     about = next((kind for part, kind in _ABOUT if part in text), None)
-    return Symptom(kind=kind, library="asyncio", type=name, text=text, about=about)
+    return Symptom(kind=kind, library="asyncio", type=type_name_of(exc), text=text, about=about)
 
 
 def sight(target: Any) -> Sighting | None:

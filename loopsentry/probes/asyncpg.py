@@ -6,6 +6,7 @@ import sys
 from types import TracebackType
 from typing import Any
 
+from loopsentry.exceptions import type_name_of
 from loopsentry.model import Sighting, Symptom, SymptomKind
 
 PACKAGES = ("asyncpg",)
@@ -30,11 +31,11 @@ _SERVER_WORD = "terminating connection due to"
 
 def read(exc: BaseException, text: str) -> Symptom | None:
     """Translate a complaint of asyncpg, native or as SQLAlchemy's adapter repeats it."""
-    if "asyncpg" not in type(exc).__module__:
+    name = type_name_of(exc)
+    if "asyncpg" not in name:
         return None
     for part, kind, sent in _TEXTS:
         if part in text:
-            name = f"{type(exc).__module__}.{type(exc).__qualname__}"
             under_way = kind == "busy" and _refused_by_section(exc)
             return Symptom(
                 kind=kind,
