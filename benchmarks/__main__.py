@@ -1,8 +1,8 @@
 """Measure what loopsentry costs: `python -m benchmarks`.
 
 Each pair is two new processes, one with loopsentry and one without, that are timed in turn, a
-fraction of a second apart, so that what else the machine does meets both. The table shows the
-medians over the pairs.
+fraction of a second apart, so that what else the machine does meets both. The first table shows
+the medians over the pairs, the second how long a failure waits for its diagnosis.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -35,6 +36,10 @@ TARGETS: dict[str, tuple[str, float]] = {
     "session": ("ratio", 1.02),
     "request": ("difference", 0.3),
 }
+
+
+#: Milliseconds that a diagnosis may take, by the number of tasks alive.
+DIAGNOSIS_TARGETS = {"500": 5.0, "10000": 10.0}
 
 
 def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -101,6 +106,31 @@ def table(measured: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def measure_diagnoses(url: str, times: int) -> dict[str, dict[str, list[float]]]:
+    """Milliseconds of each diagnosis, measured in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.diagnosis", "--url", url, "--times", str(times)]
+    ended = subprocess.run(  # noqa: S603 - our own module
+        command, cwd=RESULTS.parent.parent, stdout=subprocess.PIPE, text=True, check=True
+    )
+    measured: dict[str, dict[str, list[float]]] = json.loads(ended.stdout)
+    return measured
+
+
+def diagnosis_table(measured: dict[str, dict[str, list[float]]]) -> str:
+    """The milliseconds of diagnoses, with the promised ones beside them."""
+    head = "ms per diagnosis      tasks alive  median  slowest  target"
+    lines = [head, "-" * len(head)]
+    for name, rows in measured.items():
+        for tasks, taken in rows.items():
+            limit = DIAGNOSIS_TARGETS[tasks]
+            held = "held" if median(taken) <= limit else "missed"
+            lines.append(
+                f"{name:<22}{int(tasks):>11,}{median(taken):>8.2f}{max(taken):>9.2f}"
+                f"  <= {limit:g} ms: {held}"
+            )
+    return "\n".join(lines)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the table, write the JSON file."""
     options = read_options(arguments)
@@ -112,12 +142,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"pair {number + 1} of {options.pairs}", file=sys.stderr)
             flags = ["--uvloop"] if options.uvloop else []
             pairs.append(measure_pair(url, options.rounds, flags))
+        diagnoses = measure_diagnoses(url, options.rounds)
     measured = {name: summarise([pair[name] for pair in pairs]) for name in SIZES}
     known = versions(options)
     print(f"{now:%Y-%m-%d}, {options.pairs} pairs of {options.rounds} rounds")
     print(", ".join(f"{name} {value}" for name, value in known.items()))
     print()
     print(table(measured))
+    print()
+    print(diagnosis_table(diagnoses))
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / f"{options.name or now.strftime('%Y%m%dT%H%M%S')}.json"
     record = {
@@ -126,6 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "rounds": options.rounds,
         "versions": known,
         "measured": measured,
+        "diagnoses": diagnoses,
         "samples": [{name: asdict(sample) for name, sample in pair.items()} for pair in pairs],
     }
     file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -137,12 +137,13 @@ class Collector:
         if _is_ordinary(engine, current, symptoms):
             return None
         alive = _alive(owner, current, found, index)
+        same = _same(owner, current, birth, sighting, clue)
         return Evidence(
             symptoms=symptoms,
             subject=self._subject(sighting, birth, found, current),
             owner=_role_a(owner, alive),
             current=_role_b(current, owner),
-            same_loop=_same(owner, current, birth, sighting, clue),
+            same_loop=same,
             owner_alive=alive,
             used_at=place,
             stack=_frames.user_stack(found.sites),
@@ -151,7 +152,7 @@ class Collector:
             phase=_phase(operation, found.sites, clue),
             stage=_stage(found.sites, operation),
             collected=_collected(found.sites),
-            other=self._other_operation(found, symptoms),
+            other=self._other_operation(found, symptoms) if same is not False else None,
             first_failure=self.registry.failures.get(birth.serial) if birth else None,
             engine=engine,
             contexts=self._contexts(

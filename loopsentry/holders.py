@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Iterable, Iterator
 from time import perf_counter
+from types import CoroutineType, FrameType
 from typing import Any
 
 from . import _frames
@@ -61,8 +62,10 @@ def search_tasks(
 
 
 def _hold(sites: list[Site], aliases: set[int]) -> bool:
-    library = (site for site in sites if not _frames.is_user(site.frame))
-    return any(id(_frames.first_argument(site.frame)) in aliases for site in library)
+    for site in sites:
+        if not _frames.is_user(site.frame) and id(_frames.first_argument(site.frame)) in aliases:
+            return True
+    return False
 
 
 def _sites_of(task: asyncio.Task[Any]) -> Iterator[Site]:
@@ -73,7 +76,7 @@ def _sites_of(task: asyncio.Task[Any]) -> Iterator[Site]:
     """
     awaited: Any = task.get_coro()
     for _ in range(FRAMES_SEEN):
-        frame = _first(awaited, "cr_frame", "gi_frame", "ag_frame")
+        frame, awaited = _suspended(awaited)
         if frame is None:
             return
         yield Site(frame, frame.f_lineno)
@@ -81,12 +84,19 @@ def _sites_of(task: asyncio.Task[Any]) -> Iterator[Site]:
             inner = getattr(frame.f_locals.get("context"), "gr_frame", None)
             sites = [Site(f, f.f_lineno) for f in _frames.walk_back(inner)]
             yield from reversed(sites)
-        awaited = _first(awaited, "cr_await", "gi_yieldfrom", "ag_await")
 
 
-def _first(awaited: Any, *names: str) -> Any:
-    found = (getattr(awaited, name, None) for name in names)
-    return next((value for value in found if value is not None), None)
+def _suspended(awaited: Any) -> tuple[FrameType | None, Any]:
+    """The frame of something suspended, and what it awaits in turn."""
+    if type(awaited) is CoroutineType:  # nearly all are, and thousands may be asked
+        return awaited.cr_frame, awaited.cr_await
+    for frame, inner in _NAMES:
+        if hasattr(awaited, frame):
+            return getattr(awaited, frame), getattr(awaited, inner, None)
+    return None, None
+
+
+_NAMES = (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await"))
 
 
 def _is_library_task(task: asyncio.Task[Any]) -> bool:
