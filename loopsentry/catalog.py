@@ -12,9 +12,11 @@ from types import ModuleType
 from typing import Any
 
 from . import _frames
-from .diagnosis import Cause, Remedy
+from .diagnosis import Cause, Example, Remedy
 
-_BLOCK = re.compile(r"^## (Broken|Fixed)\n.*?```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(
+    r"^## (Broken|Fixed)(?:: ([a-z-]+))?\n.*?```python\n(.*?)^```", re.MULTILINE | re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +77,24 @@ def load_fixes() -> tuple[Remedy, ...]:
 
 
 def parse_fix(name: str, text: str) -> Remedy:
-    """Read one cure: a TOML header between `+++` lines, then Markdown with two code blocks."""
+    """Read one cure: a TOML header between `+++` lines, then Markdown with its programs.
+
+    `## Broken` and `## Fixed` show the first cause of the header; `## Broken: used-after-release`
+    and `## Fixed: used-after-release` another one.
+    """
     _, header, body = text.split("+++\n", 2)
-    blocks = {kind.lower(): code for kind, code in _BLOCK.findall(body)}
+    blocks = {(kind, cause): code for kind, cause, code in _BLOCK.findall(body)}
     known: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in tomllib.loads(header).items()
     }
     known["snippet"] = str(known["snippet"]).rstrip("\n")
-    return Remedy(
-        id=name, text=body.strip(), broken=blocks["broken"], fixed=blocks["fixed"], **known
+    examples = tuple(
+        Example(cause=cause or known["cures"][0], broken=code, fixed=blocks["Fixed", cause])
+        for (kind, cause), code in blocks.items()
+        if kind == "Broken"
     )
+    return Remedy(id=name, text=body.strip(), examples=examples, **known)
 
 
 def load_all() -> Shelves:

@@ -34,6 +34,21 @@ class Cause:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A mistake and its cure as two programs that run.
+
+    Attributes:
+        cause: the cause with which the first one is diagnosed, and with no other.
+        broken: a program that fails.
+        fixed: the same program, cured.
+    """
+
+    cause: str
+    broken: str
+    fixed: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Remedy:
     """A fix as it stands on its shelf.
 
@@ -49,8 +64,7 @@ class Remedy:
         reason: why it helps.
         snippet: code with `$engine`, `$function` and `$other` for the reader's names.
         text: the long version, Markdown.
-        broken: a program that fails with one of the causes it cures.
-        fixed: the same program, cured.
+        examples: programs that it cures, the first for the first of its causes.
     """
 
     id: str
@@ -60,8 +74,7 @@ class Remedy:
     snippet: str
     reason: str
     text: str
-    broken: str
-    fixed: str
+    examples: tuple[Example, ...]
     first_in: tuple[str, ...] = ()
     first_for: tuple[str, ...] = ()
     only_in: tuple[str, ...] = ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from . import catalog
 from .diagnosis import Cause, Remedy
 
@@ -47,10 +49,10 @@ def _overview(causes: tuple[Cause, ...], fixes: tuple[Remedy, ...]) -> str:
 def _explain_cause(cause: Cause, fixes: tuple[Remedy, ...]) -> str:
     cures = [fix for fix in fixes if cause.name in fix.cures]
     parts = [f"# {cause.code} {cause.name}", f"*{cause.title}*", cause.explanation]
-    example = next((fix for fix in cures if fix.cures[0] == cause.name), None)
-    if example is not None:
+    examples = ((fix, ex) for fix in cures for ex in fix.examples if ex.cause == cause.name)
+    for fix, example in itertools.islice(examples, 1):
         parts += ["## A program that fails", f"```python\n{example.broken}```"]
-        parts += [f"## The same program with `{example.id}`", f"```python\n{example.fixed}```"]
+        parts += [f"## The same program with `{fix.id}`", f"```python\n{example.fixed}```"]
     if cures:
         listed = "\n".join(f"- `{fix.id}`: {fix.title}. {fix.reason}" for fix in cures)
         parts += ["## Cures", listed]

@@ -6,86 +6,39 @@ import re
 from string import Template
 from typing import TYPE_CHECKING
 
+import contract
 import pytest
 
 from loopsentry import catalog
+from loopsentry.explanation import explain
 
 if TYPE_CHECKING:
     from conftest import RunProgram
 
-    from loopsentry.diagnosis import Remedy
+    from loopsentry.diagnosis import Example, Remedy
 
 FIXES = catalog.load_fixes()
 CODES = {cause.name: cause.code for cause in catalog.load_causes()}
 
-# The words of the contract for records, schema 1.
-CAUSES = {
-    "closed-loop",
-    "two-live-loops",
-    "late-cleanup",
-    "foreign-primitive",
-    "foreign-future",
-    "concurrent-use",
-    "close-races-operation",
-    "cancelled-operation",
-    "used-after-release",
-    "forked-connection",
-    "missing-greenlet",
-    "nested-run",
-    "server-disconnect",
-}
-CONTEXTS = {
-    "asyncio-run",
-    "uvicorn",
-    "pytest-asyncio",
-    "anyio-pytest",
-    "testclient",
-    "celery",
-    "alembic",
-    "cli",
-    "thread",
-    "fork",
-    "notebook",
-    "asgiref",
-    "serverless",
-    "task-queue",
-    "unknown",
-}
-OBJECTS = {"connection", "session", "pool", "engine", "primitive", "future"}
-NAMES = {
-    "fresh-session",
-    "loop-local-pool",
-    "single-run",
-    "dispose-in-loop",
-    "null-pool",
-    "lifespan-engine",
-    "testclient-context",
-    "async-test-client",
-    "pytest-loop-scope",
-    "worker-loop",
-    "submit-to-owner",
-    "create-in-loop",
-    "session-per-task",
-    "await-siblings",
-    "shield-cleanup",
-    "scope-session",
-    "dispose-after-fork",
-    "eager-load",
-    "await-instead",
-    "retry-connection",
-}
-
 every_fix = pytest.mark.parametrize("fix", FIXES, ids=lambda fix: fix.id)
+every_example = pytest.mark.parametrize(
+    ("fix", "example"),
+    [
+        pytest.param(fix, example, id=f"{fix.id}-{example.cause}")
+        for fix in FIXES
+        for example in fix.examples
+    ],
+)
 
 
-@every_fix
-def test_broken_program_fails_with_exactly_its_code(fix: Remedy, run_program: RunProgram) -> None:
-    """The broken program is diagnosed, and with nothing but the first cause that it names."""
-    _need_libraries(fix.broken)
-    cause = fix.cures[0]
-    if cause not in CODES:
-        pytest.skip(f"the cause {cause} is not on its shelf yet")
-    ended = run_program(fix.broken)
+@every_example
+def test_broken_program_fails_with_exactly_its_code(
+    fix: Remedy, example: Example, run_program: RunProgram
+) -> None:
+    """The broken program is diagnosed, and with nothing but the cause that it is to show."""
+    _need_libraries(example.broken)
+    cause = example.cause
+    ended = run_program(example.broken)
     told = {(record["code"], record["cause"]) for record in ended.records}
     assert told == {(CODES[cause], cause)}, ended.output
     assert CODES[cause] in ended.output
@@ -93,12 +46,12 @@ def test_broken_program_fails_with_exactly_its_code(fix: Remedy, run_program: Ru
     assert fix.id in offered or fix.only_in
 
 
-@every_fix
-def test_fixed_program_is_silent(fix: Remedy, run_program: RunProgram) -> None:
+@every_example
+def test_fixed_program_is_silent(fix: Remedy, example: Example, run_program: RunProgram) -> None:
     """The cured program ends well under loopsentry, and nothing at all is reported."""
-    _need_libraries(fix.fixed)
-    ended = run_program(fix.fixed)
-    assert (ended.returncode, ended.records) == (0, []), ended.output
+    _need_libraries(example.fixed)
+    ended = run_program(example.fixed)
+    assert (ended.returncode, ended.records) == (0, []), (fix.id, ended.output)
     assert not re.search(r"\bLS\d{3}\b", ended.output)
 
 
@@ -112,12 +65,12 @@ def _need_libraries(program: str) -> None:
 @every_fix
 def test_header_uses_the_contract_words(fix: Remedy) -> None:
     """A header names causes, contexts and objects that records can contain."""
-    assert fix.id in NAMES
+    assert fix.id in contract.FIXES
     assert fix.cures
-    assert set(fix.cures) <= CAUSES
-    assert {*fix.first_in, *fix.only_in} <= CONTEXTS
+    assert set(fix.cures) <= set(contract.CAUSES.values()) - {"undetermined"}
+    assert {*fix.first_in, *fix.only_in} <= contract.CONTEXTS
     assert not fix.only_in or set(fix.first_in) <= set(fix.only_in)
-    assert set(fix.objects) <= OBJECTS
+    assert set(fix.objects) <= contract.OBJECTS
 
 
 @every_fix
@@ -142,10 +95,13 @@ def test_snippet_takes_the_readers_names(fix: Remedy) -> None:
 
 @every_fix
 def test_text_explains_before_it_shows(fix: Remedy) -> None:
-    """The long version begins with prose, and its two programs differ."""
+    """The long version begins with prose, and the two programs of each example differ."""
     assert not fix.text.startswith("#")
-    assert fix.text.count("```python") == 2
-    assert fix.broken != fix.fixed
+    assert fix.text.count("```python") == 2 * len(fix.examples)
+    assert fix.examples[0].cause == fix.cures[0]
+    for example in fix.examples:
+        assert example.cause in fix.cures
+        assert example.broken != example.fixed
 
 
 def test_titles_are_unique() -> None:
@@ -158,3 +114,11 @@ def test_every_cause_that_can_be_judged_has_a_cure() -> None:
     """For each cause on the shelf, but the undetermined one, something can be offered."""
     cured = {cause for fix in FIXES for cause in fix.cures}
     assert set(CODES) - {"undetermined"} <= cured
+
+
+@pytest.mark.parametrize("cause", sorted(set(CODES) - {"undetermined"}))
+def test_every_cause_is_explained_with_a_program(cause: str) -> None:
+    """`loopsentry explain` shows a program of each cause that fails, and the same one cured."""
+    shown = explain(cause)
+    examples = [ex for fix in FIXES for ex in fix.examples if ex.cause == cause]
+    assert any(ex.broken in shown and ex.fixed in shown for ex in examples)

@@ -12,65 +12,11 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from contract import CAUSES, CONTEXTS, FIXES
 
 from loopsentry import catalog
 from loopsentry.cli import cli, main
 
-CAUSES = {
-    "LS000": "undetermined",
-    "LS101": "closed-loop",
-    "LS102": "two-live-loops",
-    "LS103": "late-cleanup",
-    "LS104": "foreign-primitive",
-    "LS105": "foreign-future",
-    "LS201": "concurrent-use",
-    "LS202": "close-races-operation",
-    "LS203": "cancelled-operation",
-    "LS204": "used-after-release",
-    "LS301": "forked-connection",
-    "LS401": "missing-greenlet",
-    "LS402": "nested-run",
-    "LS501": "server-disconnect",
-}
-CONTEXTS = {
-    "asyncio-run",
-    "uvicorn",
-    "pytest-asyncio",
-    "anyio-pytest",
-    "testclient",
-    "celery",
-    "alembic",
-    "cli",
-    "thread",
-    "fork",
-    "notebook",
-    "asgiref",
-    "serverless",
-    "task-queue",
-    "unknown",
-}
-FIXES = {
-    "fresh-session",
-    "loop-local-pool",
-    "single-run",
-    "dispose-in-loop",
-    "null-pool",
-    "lifespan-engine",
-    "testclient-context",
-    "async-test-client",
-    "pytest-loop-scope",
-    "worker-loop",
-    "submit-to-owner",
-    "create-in-loop",
-    "session-per-task",
-    "await-siblings",
-    "shield-cleanup",
-    "scope-session",
-    "dispose-after-fork",
-    "eager-load",
-    "await-instead",
-    "retry-connection",
-}
 LIBRARIES = re.compile(
     r"sqlalchemy|asyncpg|psycopg|aiosqlite|uvloop|starlette|uvicorn|fastapi|celery|pytest|anyio",
     re.IGNORECASE,
@@ -155,23 +101,9 @@ def test_a_probe_that_attaches_also_detaches(probe: ModuleType) -> None:
     assert probe.PACKAGES
 
 
-def test_the_fixes_cure_what_exists() -> None:
-    """A fix bears a name of the contract and cures causes in contexts that exist."""
-    fixes = catalog.load_fixes()
-    assert {fix.id for fix in fixes} <= FIXES
-    for fix in fixes:
-        assert fix.cures
-        assert set(fix.cures) <= set(CAUSES.values())
-        assert {*fix.first_in, *fix.only_in} <= CONTEXTS
-        assert fix.title
-        assert fix.reason
-        assert fix.snippet
-
-
-def test_what_the_program_needs_first_is_offered() -> None:
-    """Each of the first causes has a fix."""
-    cured = {cause for fix in catalog.load_fixes() for cause in fix.cures}
-    assert {CAUSES[code] for code in ("LS101", "LS102", "LS103", "LS104", "LS201")} <= cured
+def test_the_fixes_are_those_of_the_contract() -> None:
+    """Every fix bears a name of the contract; what its header says is a law of the fixes' tests."""
+    assert {fix.id for fix in catalog.load_fixes()} <= FIXES
 
 
 @pytest.mark.parametrize("topic", [*CAUSES, *CAUSES.values()])

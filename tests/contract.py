@@ -1,0 +1,60 @@
+"""The words that records of schema 1 may contain, as the reference page on records has them."""
+
+from __future__ import annotations
+
+CAUSES = {
+    "LS000": "undetermined",
+    "LS101": "closed-loop",
+    "LS102": "two-live-loops",
+    "LS103": "late-cleanup",
+    "LS104": "foreign-primitive",
+    "LS105": "foreign-future",
+    "LS201": "concurrent-use",
+    "LS202": "close-races-operation",
+    "LS203": "cancelled-operation",
+    "LS204": "used-after-release",
+    "LS301": "forked-connection",
+    "LS401": "missing-greenlet",
+    "LS402": "nested-run",
+    "LS501": "server-disconnect",
+}
+CONTEXTS = {
+    "asyncio-run",
+    "uvicorn",
+    "pytest-asyncio",
+    "anyio-pytest",
+    "testclient",
+    "celery",
+    "alembic",
+    "cli",
+    "thread",
+    "fork",
+    "notebook",
+    "asgiref",
+    "serverless",
+    "task-queue",
+    "unknown",
+}
+FIXES = {
+    "fresh-session",
+    "loop-local-pool",
+    "single-run",
+    "dispose-in-loop",
+    "null-pool",
+    "lifespan-engine",
+    "testclient-context",
+    "async-test-client",
+    "pytest-loop-scope",
+    "worker-loop",
+    "submit-to-owner",
+    "create-in-loop",
+    "session-per-task",
+    "await-siblings",
+    "shield-cleanup",
+    "scope-session",
+    "dispose-after-fork",
+    "eager-load",
+    "await-instead",
+    "retry-connection",
+}
+OBJECTS = {"connection", "session", "pool", "engine", "primitive", "future"}
