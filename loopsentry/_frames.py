@@ -184,12 +184,14 @@ def user_stack(sites: Iterable[Site], limit: int = 6) -> tuple[Place, ...]:
 
 def describe(site_: Site) -> Frame:
     """Reduce a site to what recognition needs."""
+    user = is_user(site_.frame)
     return Frame(
         module=module_of(site_.frame),
         function=site_.code.co_name,
         place=place_of(site_),
-        user=is_user(site_.frame),
+        user=user,
         coroutine=is_coroutine(site_.frame),
+        target=None if user else first_argument(site_.frame),
     )
 
 
@@ -219,9 +221,11 @@ def _waiting_caller() -> list[Frame]:
     callers = []
     for frame in sys._current_frames().values():
         stack = [describe(Site(f, f.f_lineno)) for f in walk_back(frame)]
-        inner = [i for i, f in enumerate(stack) if f.module in _PORTALS and not f.coroutine]
-        if inner and stack[inner[0]].function in _PORTALS[stack[inner[0]].module]:
-            callers.append(stack[inner[0] :])
+        # Not only the innermost of the portal's frames: it may still be handing its task over.
+        calls = (i for i, f in enumerate(stack) if f.function in _PORTALS.get(f.module, ()))
+        inner = next((i for i in calls if not stack[i].coroutine), None)
+        if inner is not None:
+            callers.append(stack[inner:])
     if len(callers) != 1:
         return []
     end = next((i for i, f in enumerate(callers[0]) if f.user), len(callers[0]) - 1)

@@ -225,6 +225,7 @@ def choose_fixes(evidence: Evidence, cause: str, remedies: Sequence[Remedy]) -> 
     def fits(remedy: Remedy) -> bool:
         return (
             cause in remedy.cures
+            and remedy.id not in evidence.followed
             and (not remedy.only_in or any(context in remedy.only_in for context in contexts))
             and (not remedy.objects or kind is None or kind in remedy.objects)
         )

@@ -131,6 +131,7 @@ class Collector:
         owner = self.registry.loop(birth.loop) if birth else None
         owner = owner or self._meet_owner(owner_loop or _refusing_loop(found), found)
         place = self._place(found)
+        recognised = self.recognise(_frames.describe_all(found.sites))
         operation = self._operation(found.sites)
         cancellation = self.registry.cancellation_of(s.target for s in found.sightings)
         engine = self._engine(clue, found)
@@ -155,9 +156,10 @@ class Collector:
             other=self._other_operation(found, symptoms) if same is not False else None,
             first_failure=self.registry.failures.get(birth.serial) if birth else None,
             engine=engine,
-            contexts=self._contexts(
-                found, current, owner, forked=birth is not None and birth.pid != os.getpid()
+            contexts=_contexts(
+                recognised, current, owner, forked=birth is not None and birth.pid != os.getpid()
             ),
+            followed=_followed(recognised, current),
             framework=clue.framework or self.registry.surroundings(),
             cancelled=cancellation is not None or any(s.kind == "cancelled" for s in symptoms),
             cancellation=cancellation.place if cancellation else None,
@@ -354,21 +356,6 @@ class Collector:
                     return info
         return None
 
-    def _contexts(
-        self,
-        found: Found,
-        current: LoopRecord | None,
-        owner: LoopRecord | None,
-        *,
-        forked: bool,
-    ) -> tuple[str, ...]:
-        live = [r.context for r in self.recognise(_frames.describe_all(found.sites))]
-        known = [*(current.info.contexts if current else ()), *live]
-        if forked:
-            known.insert(0, "fork")
-        known.extend(owner.info.contexts if owner else ())
-        return tuple(dict.fromkeys(known))
-
     # who else ------------------------------------------------------------------------------
 
     def _operation(self, sites: list[Site]) -> str | None:
@@ -418,6 +405,27 @@ class Collector:
                 state="opening a connection",
             )
         return None
+
+
+def _contexts(
+    recognised: list[Recognition],
+    current: LoopRecord | None,
+    owner: LoopRecord | None,
+    *,
+    forked: bool,
+) -> tuple[str, ...]:
+    """The contexts of the loop that uses, of the stack and of the loop that owns."""
+    known = ["fork"] if forked else []
+    known += current.info.contexts if current else ()
+    known += [recognition.context for recognition in recognised]
+    known += owner.info.contexts if owner else ()
+    return tuple(dict.fromkeys(known))
+
+
+def _followed(recognised: list[Recognition], current: LoopRecord | None) -> tuple[str, ...]:
+    """The fixes that the program follows already; of no use are those it follows elsewhere."""
+    live = (fix for recognition in recognised for fix in recognition.followed)
+    return (*(current.info.followed if current else ()), *live)
 
 
 def _role_a(owner: LoopRecord | None, alive: bool | None) -> LoopInfo | None:

@@ -83,6 +83,8 @@ class Frame:
         place: file, line and function.
         user: whether it is the user's own code.
         coroutine: whether it is a coroutine or an asynchronous generator.
+        target: the first argument of a library's function, `self` in a method; never kept beyond
+            one examination.
     """
 
     module: str
@@ -90,6 +92,7 @@ class Frame:
     place: Place
     user: bool
     coroutine: bool
+    target: Any = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +111,7 @@ class LoopInfo:
         thread: name of the thread it was recorded in.
         pid: process that the loop belongs to.
         contexts: names of the recognised contexts, the most telling first.
+        followed: names of fixes that the program follows already, where this loop is concerned.
     """
 
     id: int
@@ -121,6 +125,7 @@ class LoopInfo:
     thread: str = ""
     pid: int = 0
     contexts: tuple[str, ...] = ()
+    followed: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -372,6 +377,7 @@ class Evidence:
         first_failure: what had already made the object unusable.
         engine: the engine it came from.
         contexts: recognised contexts, the most telling first.
+        followed: names of fixes that the program follows already.
         framework: what of a framework was running.
         foreign_awaited: whether a future or task of another loop was awaited.
         cancelled: whether a cancellation or time-out lies in the chain or was recorded.
@@ -401,6 +407,7 @@ class Evidence:
     first_failure: FirstFailure | None = None
     engine: EngineInfo | None = None
     contexts: tuple[str, ...] = ()
+    followed: tuple[str, ...] = ()
     framework: Mapping[str, str] | None = None
     cancelled: bool = False
     cancellation: Place | None = None
@@ -585,6 +592,7 @@ class Recognition:
             general rule.
         framework: what of the framework was running.
         scope: loop scope of a test plugin.
+        followed: names of fixes that the program follows already, so that they are not offered.
     """
 
     context: str
@@ -592,6 +600,7 @@ class Recognition:
     started_by: Place | None = None
     framework: Mapping[str, str] | None = None
     scope: str | None = None
+    followed: tuple[str, ...] = ()
 
 
 #: A stack from the innermost frame outwards.

@@ -43,6 +43,7 @@ class Recogniser:
             started_by=starter or starter_of(inner),
             scope=next((r.scope for r in found if r.scope), None),
             contexts=tuple(r.context for r in found),
+            followed=tuple(fix for r in found for fix in r.followed),
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from loopsentry.model import Recognition, Stack
 
 NAME = "testclient"
@@ -13,6 +15,19 @@ _CLIENTS = ("starlette.testclient", "litestar.testing")
 
 def recognise(stack: Stack) -> Recognition | None:
     """Recognise the client's frames in the thread that waits for the answer."""
-    if any(frame.module.startswith(_CLIENTS) for frame in stack):
-        return Recognition(context=NAME, runner="TestClient")
-    return None
+    own = [frame.target for frame in stack if frame.module.startswith(_CLIENTS)]
+    if not own:
+        return None
+    followed = ("testclient-context",) if any(map(_is_entered, own)) else ()
+    return Recognition(context=NAME, runner="TestClient", followed=followed)
+
+
+def _is_entered(target: Any) -> bool:
+    """Whether the client is inside `with`: it keeps its portal then (starlette/testclient.py).
+
+    Its transport and its websocket sessions, which may stand in the stack instead, have the
+    client's bound method that gives a portal.
+    """
+    client = getattr(getattr(target, "portal_factory", None), "__self__", target)
+    named = any(kind.__name__ == "TestClient" for kind in type(client).__mro__)
+    return named and getattr(client, "portal", None) is not None

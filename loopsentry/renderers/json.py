@@ -65,7 +65,7 @@ def _loop(loop: LoopInfo | None) -> dict[str, Any] | None:
     if loop is None:
         return None
     record = asdict(loop)
-    del record["contexts"]
+    del record["contexts"], record["followed"]
     return record
 
 
