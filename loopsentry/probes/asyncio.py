@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import dis
 from typing import Any
 
-from loopsentry.exceptions import type_name_of
+from loopsentry._frames import module_of
+from loopsentry.exceptions import traceback_of, type_name_of
 from loopsentry.model import ObjectKind, Sighting, Symptom, SymptomKind
 
 PACKAGES = ("asyncio", "uvloop", "nest_asyncio")
@@ -57,7 +59,30 @@ _ABOUT: tuple[tuple[str, ObjectKind], ...] = (
 
 def _symptom(kind: SymptomKind, exc: BaseException, text: str) -> Symptom:
     about = next((kind for part, kind in _ABOUT if part in text), None)
+    if about is not None and _said_by_others(exc):
+        about = None
     return Symptom(kind=kind, library="asyncio", type=type_name_of(exc), text=text, about=about)
+
+
+def _said_by_others(exc: BaseException) -> bool:
+    """Whether a `raise` statement of somebody else's uses asyncio's words.
+
+    A refused wait is thrown into the coroutine by the task (Lib/asyncio/tasks.py, Task.__step), so
+    that its innermost frame stands at an `await`; a lock refuses in asyncio's own modules. What
+    came from another process is raised by `concurrent.futures`.
+    """
+    innermost = traceback_of(exc)
+    while innermost is not None and innermost.tb_next is not None:
+        innermost = innermost.tb_next
+    if innermost is None:
+        return False
+    frame, at = innermost.tb_frame, innermost.tb_lasti
+    if module_of(frame).startswith(("asyncio", "concurrent.futures")):
+        return False
+    return frame.f_code.co_code[at : at + 1] == _RAISE
+
+
+_RAISE = bytes([dis.opmap["RAISE_VARARGS"]])
 
 
 def sight(target: Any) -> Sighting | None:
