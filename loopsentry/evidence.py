@@ -322,7 +322,7 @@ class Collector:
     ) -> Subject | None:
         if sighting is None:
             return None
-        kind, label, carried = sighting.kind, sighting.label, False
+        kind, label = sighting.kind, sighting.label
         if kind == "session":
             label = "AsyncSession"
         if kind == "primitive":
@@ -332,16 +332,13 @@ class Collector:
             checked_out_here = crossing is not None and crossing[0] == current.info.id
             sessions = [s for s in found.sightings if s.kind == "session"]
             carried = birth.loop != current.info.id and birth.recorded and not checked_out_here
-            connecting = _connecting(found.sites)
-            if carried and sessions and not connecting:
+            if carried and sessions and not _connecting(found.sites):
                 kind, label = "session", "AsyncSession"
-            carried = carried and not connecting
         return Subject(
             kind=kind,
             label=label,
             birth=birth,
             tolerant=sighting.tolerant,
-            carried=carried,
             primitive=sighting.kind == "primitive",
         )
 

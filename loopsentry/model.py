@@ -256,8 +256,6 @@ class Subject:
         label: what the reader calls it.
         birth: where it came from, None when nothing is known.
         tolerant: True if such objects survive a change of loop between operations.
-        carried: True if it was taken out on its own loop and brought to the other one in hand,
-            so that no pool stood between.
         primitive: True for something to wait on (a lock, a queue), whoever it belongs to.
     """
 
@@ -265,7 +263,6 @@ class Subject:
     label: str
     birth: Birth | None = None
     tolerant: bool = False
-    carried: bool = False
     primitive: bool = False
 
 

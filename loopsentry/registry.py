@@ -125,7 +125,6 @@ class Registry:
             weakref.WeakKeyDictionary()
         )
         self.counts: Counter[str] = Counter()
-        self.folded: Counter[str] = Counter()
         self.recent: deque[Diagnosis] = deque(maxlen=DIAGNOSES_KEPT)
 
     # loops ---------------------------------------------------------------------------------

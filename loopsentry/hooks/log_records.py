@@ -74,19 +74,16 @@ class _Fold(logging.Filter):
         birth = self.registry.birth_of(driver_connection)
         if birth is None:
             return False
-        known = birth.serial in self.registry.failures
-        if not known:
-            clue = Clue(
-                target=driver_connection,
-                birth=birth,
-                live=True,
-                cleanup=True,
-                reaches_program=False,
-            )
-            known = self.report(exc, clue) is not None
-        if known:
-            self.registry.folded[message] += 1
-        return known
+        if birth.serial in self.registry.failures:
+            return True
+        clue = Clue(
+            target=driver_connection,
+            birth=birth,
+            live=True,
+            cleanup=True,
+            reaches_program=False,
+        )
+        return self.report(exc, clue) is not None
 
 
 def attach(report: Reporter, registry: Any) -> None:
