@@ -7,7 +7,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -27,26 +27,22 @@ from .model import (
     Clue,
     EngineInfo,
     Evidence,
-    LoopInfo,
     ObjectKind,
     Operation,
     Original,
-    Phase,
     Place,
     Recognition,
     Sighting,
     Stack,
-    Stage,
     Subject,
     Symptom,
 )
-from .registry import LoopRecord, Registry, state_of
+from .registry import LoopRecord, Registry
+from .roles import alive_then, contexts_of, followed_by, is_same, role_a, role_b
 from .siblings import find_sibling
+from .stages import is_collected, is_connecting, phase_of, stage_of
 
 FRAMES_SEEN = 400
-_CLEANUP = frozenset(
-    {"close", "dispose", "rollback", "aclose", "close_all", "terminate", "release", "invalidate"}
-)
 _SCOPES = frozenset({"__aenter__", "__aexit__"})
 _COMMITS = frozenset({"commit", "_commit_impl", "do_commit", "_do_commit"})
 
@@ -137,29 +133,29 @@ class Collector:
         engine = self._engine(clue, found)
         if _is_ordinary(engine, current, symptoms):
             return None
-        alive = _alive(owner, current, found, index)
-        same = _same(owner, current, birth, sighting, clue)
+        alive = alive_then(owner, current, found.sites, index)
+        same = is_same(owner, current, birth, sighting, clue)
         return Evidence(
             symptoms=symptoms,
             subject=self._subject(sighting, birth, found, current),
-            owner=_role_a(owner, alive),
-            current=_role_b(current, owner),
+            owner=role_a(owner, alive),
+            current=role_b(current, owner),
             same_loop=same,
             owner_alive=alive,
             used_at=place,
             stack=_frames.user_stack(found.sites),
             task=_task_name(),
             operation=operation,
-            phase=_phase(operation, found.sites, clue),
-            stage=_stage(found.sites, operation),
-            collected=_collected(found.sites),
+            phase=phase_of(operation, found.sites, clue),
+            stage=stage_of(found.sites, operation),
+            collected=is_collected(found.sites),
             other=self._other_operation(found, symptoms) if same is not False else None,
             first_failure=self.registry.failures.get(birth.serial) if birth else None,
             engine=engine,
-            contexts=_contexts(
+            contexts=contexts_of(
                 recognised, current, owner, forked=birth is not None and birth.pid != os.getpid()
             ),
-            followed=_followed(recognised, current),
+            followed=followed_by(recognised, current),
             framework=clue.framework or self.registry.surroundings(),
             cancelled=cancellation is not None or any(s.kind == "cancelled" for s in symptoms),
             cancellation=cancellation.place if cancellation else None,
@@ -332,7 +328,7 @@ class Collector:
             checked_out_here = crossing is not None and crossing[0] == current.info.id
             sessions = [s for s in found.sightings if s.kind == "session"]
             carried = birth.loop != current.info.id and birth.recorded and not checked_out_here
-            if carried and sessions and not _connecting(found.sites):
+            if carried and sessions and not is_connecting(found.sites):
                 kind, label = "session", "AsyncSession"
         return Subject(
             kind=kind,
@@ -404,63 +400,6 @@ class Collector:
         return None
 
 
-def _contexts(
-    recognised: list[Recognition],
-    current: LoopRecord | None,
-    owner: LoopRecord | None,
-    *,
-    forked: bool,
-) -> tuple[str, ...]:
-    """The contexts of the loop that uses, of the stack and of the loop that owns."""
-    known = ["fork"] if forked else []
-    known += current.info.contexts if current else ()
-    known += [recognition.context for recognition in recognised]
-    known += owner.info.contexts if owner else ()
-    return tuple(dict.fromkeys(known))
-
-
-def _followed(recognised: list[Recognition], current: LoopRecord | None) -> tuple[str, ...]:
-    """The fixes that the program follows already; of no use are those it follows elsewhere."""
-    live = (fix for recognition in recognised for fix in recognition.followed)
-    return (*(current.info.followed if current else ()), *live)
-
-
-def _role_a(owner: LoopRecord | None, alive: bool | None) -> LoopInfo | None:
-    """The owner as it was then: one that was open and has been closed since was running."""
-    if owner is None:
-        return None
-    info = owner.snapshot("A")
-    return replace(info, state="running") if alive and info.state == "closed" else info
-
-
-def _role_b(current: LoopRecord | None, owner: LoopRecord | None) -> LoopInfo | None:
-    """The loop it happened on; it was running then, whatever has become of it."""
-    if current is None:
-        return None
-    info = current.snapshot("A" if current is owner or owner is None else "B")
-    return replace(info, state="running")
-
-
-def _alive(
-    owner: LoopRecord | None, current: LoopRecord | None, found: Found, index: int | None
-) -> bool | None:
-    """Whether the owner was open when it happened; None where that cannot be told any more."""
-    if owner is None:
-        return None
-    loop = owner.reference()
-    if state_of(loop, owner.info.pid) != "closed":
-        return True
-    if index is None or owner is current:
-        return False
-    # The exception came out of one loop into the other, so that one was still running.
-    if any(
-        _frames.loop_run_by(site) is loop for site in found.sites[index + 1 :] if loop is not None
-    ):
-        return True
-    threads = {owner.info.thread, current.info.thread if current else ""} - {""}
-    return None if len(threads) > 1 else False
-
-
 def _refusing_loop(found: Found) -> Any:
     """The closed loop that refused to be called (Lib/asyncio/base_events.py: _check_closed)."""
     for site in found.sites[: found.traced]:
@@ -490,20 +429,6 @@ def _is_ordinary(
     return not engine.asynchronous if engine is not None else current is None
 
 
-def _same(
-    owner: LoopRecord | None,
-    current: LoopRecord | None,
-    birth: Birth | None,
-    sighting: Sighting | None,
-    clue: Clue,
-) -> bool | None:
-    if owner is None or sighting is None or (birth is not None and birth.loop is None):
-        return None
-    if current is None and not clue.live:
-        return None  # a hook that sees it too late to tell where it happened
-    return owner is current
-
-
 def _owner_of_primitive(label: str, found: Found) -> tuple[ObjectKind, str]:
     """A pool's own queue and first-connect lock are the pool's, to the reader."""
     for sighting in found.sightings:
@@ -513,35 +438,6 @@ def _owner_of_primitive(label: str, found: Found) -> tuple[ObjectKind, str]:
             if any(s.code.co_name == "_do_get" for s in found.sites):
                 return "pool", "the pool's queue"
     return "primitive", label
-
-
-def _connecting(sites: list[Site]) -> bool:
-    """Whether a connection was being taken out of its pool."""
-    return any(site.code.co_name in ("_checkout", "_do_get", "checkout") for site in sites)
-
-
-def _stage(sites: list[Site], operation: str | None) -> Stage:
-    """How far the database work had come, from the functions on the stack."""
-    names = {site.code.co_name for site in sites}
-    if names & {"_do_ping_w_event", "_async_ping"}:
-        return "ping"
-    if "_start_transaction" in names:
-        return "begin"
-    return "commit" if operation == "commit" else "statement"
-
-
-def _collected(sites: list[Site]) -> bool:
-    """Whether the garbage collector gave the connection back (sqlalchemy/pool/base.py)."""
-    return any(
-        site.code.co_name == "_finalize_fairy" and site.frame.f_locals.get("is_gc_cleanup") is True
-        for site in sites
-    )
-
-
-def _phase(operation: str | None, sites: list[Site], clue: Clue) -> Phase:
-    if clue.cleanup or operation in _CLEANUP:
-        return "cleanup"
-    return "connect" if _connecting(sites) or operation == "connect" else "use"
 
 
 def _task_name() -> str | None:

@@ -39,7 +39,11 @@ ALLOWED: dict[str, frozenset[str]] = {
     "_sockets": NOTHING,
     "holders": frozenset({"model", "registry", "_frames"}),
     "siblings": frozenset({"model", "registry", "_frames", "exceptions"}),
-    "evidence": frozenset({"model", "registry", "_frames", "holders", "siblings", "exceptions"}),
+    "roles": frozenset({"model", "registry", "_frames"}),
+    "stages": frozenset({"model", "_frames"}),
+    "evidence": frozenset(
+        {"model", "registry", "_frames", "holders", "siblings", "exceptions", "roles", "stages"}
+    ),
     "annotation": frozenset({"model", "exceptions", "story", "renderers"}),
     "catalog": frozenset({"model", "diagnosis", "_frames"}),
     "explanation": frozenset({"catalog", "diagnosis"}),

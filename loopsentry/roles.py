@@ -1,0 +1,80 @@
+"""Which loop played which part in a failure, and in what state it was then."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from . import _frames
+from ._frames import Site
+from .model import Birth, Clue, LoopInfo, Recognition, Sighting
+from .registry import LoopRecord, state_of
+
+
+def contexts_of(
+    recognised: list[Recognition],
+    current: LoopRecord | None,
+    owner: LoopRecord | None,
+    *,
+    forked: bool,
+) -> tuple[str, ...]:
+    """The contexts of the loop that uses, of the stack and of the loop that owns."""
+    known = ["fork"] if forked else []
+    known += current.info.contexts if current else ()
+    known += [recognition.context for recognition in recognised]
+    known += owner.info.contexts if owner else ()
+    return tuple(dict.fromkeys(known))
+
+
+def followed_by(recognised: list[Recognition], current: LoopRecord | None) -> tuple[str, ...]:
+    """The fixes that the program follows already; of no use are those it follows elsewhere."""
+    live = (fix for recognition in recognised for fix in recognition.followed)
+    return (*(current.info.followed if current else ()), *live)
+
+
+def role_a(owner: LoopRecord | None, alive: bool | None) -> LoopInfo | None:
+    """The owner as it was then: one that was open and has been closed since was running."""
+    if owner is None:
+        return None
+    info = owner.snapshot("A")
+    return replace(info, state="running") if alive and info.state == "closed" else info
+
+
+def role_b(current: LoopRecord | None, owner: LoopRecord | None) -> LoopInfo | None:
+    """The loop it happened on; it was running then, whatever has become of it."""
+    if current is None:
+        return None
+    info = current.snapshot("A" if current is owner or owner is None else "B")
+    return replace(info, state="running")
+
+
+def alive_then(
+    owner: LoopRecord | None, current: LoopRecord | None, sites: list[Site], index: int | None
+) -> bool | None:
+    """Whether the owner was open when it happened; None where that cannot be told any more."""
+    if owner is None:
+        return None
+    loop = owner.reference()
+    if state_of(loop, owner.info.pid) != "closed":
+        return True
+    if index is None or owner is current:
+        return False
+    # The exception came out of one loop into the other, so that one was still running.
+    if any(_frames.loop_run_by(site) is loop for site in sites[index + 1 :] if loop is not None):
+        return True
+    threads = {owner.info.thread, current.info.thread if current else ""} - {""}
+    return None if len(threads) > 1 else False
+
+
+def is_same(
+    owner: LoopRecord | None,
+    current: LoopRecord | None,
+    birth: Birth | None,
+    sighting: Sighting | None,
+    clue: Clue,
+) -> bool | None:
+    """Whether the owner is the loop it happened on; None where either is not known."""
+    if owner is None or sighting is None or (birth is not None and birth.loop is None):
+        return None
+    if current is None and not clue.live:
+        return None  # a hook that sees it too late to tell where it happened
+    return owner is current
