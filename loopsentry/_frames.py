@@ -40,8 +40,9 @@ machinery: set[str] = {"loopsentry", "greenlet", "runpy", "importlib", "concurre
 
 # Where one thread waits for a coroutine on the loop of another, and in which functions.
 _PORTALS = {
-    "anyio.from_thread": ("call", "start_task", "__enter__", "result"),
+    "anyio.from_thread": ("call", "start_task", "start_task_soon", "__enter__", "result"),
     "asgiref.sync": ("__call__",),
+    "starlette.testclient": ("handle_request",),  # also between two calls to its portal
 }
 
 
