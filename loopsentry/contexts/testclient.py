@@ -28,6 +28,13 @@ def _is_entered(target: Any) -> bool:
     Its transport and its websocket sessions, which may stand in the stack instead, have the
     client's bound method that gives a portal.
     """
+    if not any(_is_own(kind) for kind in type(target).__mro__):
+        return False
     client = getattr(getattr(target, "portal_factory", None), "__self__", target)
     named = any(kind.__name__ == "TestClient" for kind in type(client).__mro__)
     return named and getattr(client, "portal", None) is not None
+
+
+def _is_own(kind: type) -> bool:
+    """Whether a class is the client's library's; of any other object nothing must be asked."""
+    return type(kind.__module__) is str and kind.__module__.startswith(_CLIENTS)
