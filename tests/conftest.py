@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, Phase, settings
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 import loopsentry
+from loopsentry import installation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -217,6 +218,7 @@ def _environment(
 
 @pytest.fixture(autouse=True)
 def _uninstalled() -> Iterator[None]:
-    """Leave no installation behind, however a test ends."""
+    """Leave no installation and no subscriber behind, however a test ends."""
     yield
     loopsentry.uninstall()
+    installation._subscribers.clear()
