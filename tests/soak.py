@@ -57,6 +57,9 @@ HONEST = (
     "Broken pipe",
     "the handler is closed",
     "connecting timed out",
+    # What half-opened connections of loops that were closed leave to the server for a moment.
+    "too many clients",
+    "Resource temporarily unavailable",
     # asyncpg's, when the end of the connection comes between two of its messages.
     "cannot switch to state",
 )
@@ -111,7 +114,7 @@ class Soak:
             pool_size=2,
             max_overflow=2,
             pool_pre_ping=options.ping,
-            max_total=80,
+            max_total=60,
             # A server that is just going down may accept a connection and never answer.
             connect_args={"server_settings": {"application_name": NAME}, "timeout": 5},
         )
@@ -160,7 +163,7 @@ class Soak:
         words = "connecting timed out" if type(exc) is TimeoutError else ""
         words = words or f"{type(exc).__name__}: {exc}"
         kind = next((part for part in HONEST if part.lower() in words.lower()), None)
-        if kind is None or self.phase != "cut_off":
+        if kind is None or self.phase not in ("cut_off", "closed_too_early"):
             self.ledger.failures[f"{self.phase}: {words[:200]}"] += 1
             if self.verbose:
                 traceback.print_exception(exc)
@@ -207,7 +210,7 @@ class Soak:
                 for task in tasks:
                     task._log_destroy_pending = False  # type: ignore[attr-defined]
                 loop.close()
-            gc.collect()
+                gc.collect()  # of asyncpg's connections that were just being opened
 
         self.in_threads(work)
 
