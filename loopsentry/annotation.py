@@ -100,7 +100,12 @@ def annotate(
     if rewrite:
         rewrite_message(exc, diagnosis)
     if not shown_before(exc, diagnosis):
-        _add_note(exc, Marked(plain.render(diagnosis, verbose=verbose), diagnosis))
+        _add_note(exc, Marked(tell_plainly(diagnosis, verbose=verbose), diagnosis))
+
+
+def tell_plainly(diagnosis: Diagnosis, *, verbose: bool = False) -> str:
+    """The text of the note: the whole story in plain ASCII."""
+    return plain.render(diagnosis, verbose=verbose)
 
 
 def _add_note(exc: BaseException, note: str) -> None:

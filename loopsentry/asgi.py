@@ -54,8 +54,8 @@ _scope: ContextVar[Scope | None] = ContextVar("loopsentry.scope", default=None)
 def _tell_surroundings() -> None:
     """Let a diagnosis that is made below the middleware know of the request."""
     installation = current()
-    if installation is not None:
-        installation.registry.surroundings = _describe_current
+    if installation is not None and _describe_current not in installation.registry.describers:
+        installation.registry.describers.insert(0, _describe_current)
 
 
 def _describe_current() -> dict[str, str] | None:

@@ -339,10 +339,13 @@ class Collector:
         )
 
     def _engine(self, clue: Clue, found: Found) -> EngineInfo | None:
-        targets = [clue.engine, clue.pool]
-        for kind in ("engine", "pool", "session", "connection"):
-            targets.extend(s.target for s in found.sightings if s.kind == kind)
-        for target in targets:
+        kinds = ("engine", "pool", "session", "connection")
+        seen = [s.target for kind in kinds for s in found.sightings if s.kind == kind]
+        return self.engine_of(clue, seen)
+
+    def engine_of(self, clue: Clue, others: Iterable[Any] = ()) -> EngineInfo | None:
+        """The engine that a clue names, or else that is behind one of the other objects."""
+        for target in (clue.engine, clue.pool, *others):
             for engine_of in self.engines:
                 info: EngineInfo | None = engine_of(target, self.registry)
                 if info is not None:

@@ -149,6 +149,7 @@ class Birth:
         thread: name of the thread it happened in.
         family: number shared by everything born of one pool, None when that is unknown.
         stack: the user's frames at that moment, the nearest first.
+        framework: what of a framework was running at that moment.
     """
 
     serial: int
@@ -162,6 +163,7 @@ class Birth:
     thread: str = ""
     family: int | None = None
     stack: tuple[Place, ...] = ()
+    framework: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

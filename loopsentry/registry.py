@@ -98,8 +98,8 @@ class Registry:
 
     def __init__(self) -> None:
         self.recognise: Callable[[Stack], LoopInfo] = lambda _stack: LoopInfo(id=0)
-        self.surroundings: Callable[[], Mapping[str, str] | None] = lambda: None
         self.on_mismatch = "annotate"
+        self.describers: list[Callable[[], Mapping[str, str] | None]] = []
         self.met: list[Callable[[AbstractEventLoop], None]] = []
         self.logger_names: set[str] = set()
         self.loggers_met: list[Callable[[str], None]] = []
@@ -210,7 +210,12 @@ class Registry:
 
     def new_birth(self, kind: ObjectKind, loop: int | None, **known: Any) -> Birth:
         """Make a birth with the next number."""
-        return Birth(serial=next(self.serials), kind=kind, loop=loop, **known)
+        framework = self.surroundings() if known.get("recorded", True) else None
+        return Birth(serial=next(self.serials), kind=kind, loop=loop, framework=framework, **known)
+
+    def surroundings(self) -> Mapping[str, str] | None:
+        """What of a framework is running here: the first answer of those who describe it."""
+        return next((found for ask in self.describers if (found := ask())), None)
 
     # what went wrong -----------------------------------------------------------------------
 

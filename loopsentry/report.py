@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from ._safely import complain
-from .annotation import annotate, diagnosis_of, rewrite_message, told_elsewhere
+from .annotation import (
+    annotate,
+    diagnosis_of,
+    rewrite_message,
+    tell_plainly,
+    told_elsewhere,
+)
 from .catalog import Shelves
 from .diagnosis import diagnose
 from .evidence import Collector
 from .exceptions import is_a
-from .model import Clue, Diagnosis, Evidence
+from .model import Clue, Diagnosis, EngineInfo, Evidence
 from .recognition import Recogniser
 from .registry import Registry
 
@@ -58,14 +64,43 @@ class Examiner:
         self.options = Options()
         self.sinks: list[Sink] = []
         self.subscribers: list[Callable[[Diagnosis], object]] = []
+        self.advisers: list[Callable[[Diagnosis], Diagnosis]] = []
 
     def diagnose(self, exc: BaseException, clue: Clue | None = None) -> Diagnosis | None:
         """What is known about an exception; None if nothing in it concerns event loops."""
         evidence = self.collector.collect(exc, clue or Clue())
-        return self._judge(evidence) if evidence is not None else None
+        return self.judge(evidence) if evidence is not None else None
 
-    def _judge(self, evidence: Evidence) -> Diagnosis | None:
-        return diagnose(evidence, self.shelves.causes, self.shelves.fixes, self.version)
+    def judge(self, evidence: Evidence) -> Diagnosis | None:
+        """The diagnosis of evidence, with the cures that advisers know better; None if no cause."""
+        diagnosis = diagnose(evidence, self.shelves.causes, self.shelves.fixes, self.version)
+        for advise in self.advisers if diagnosis is not None else ():
+            try:
+                diagnosis = advise(diagnosis)
+            except Exception:
+                complain(f"adviser {advise!r}")
+        return diagnosis
+
+    def render(self, diagnosis: Diagnosis) -> str:
+        """The whole story of a diagnosis, as the note on an exception has it."""
+        return tell_plainly(diagnosis, verbose=self.options.verbose)
+
+    def engine_of(self, clue: Clue) -> EngineInfo | None:
+        """The engine that a clue names, or whose pool it names."""
+        return self.collector.engine_of(clue)
+
+    def is_closed(self, target: Any) -> bool:
+        """Whether a driver's connection says of itself that it is closed."""
+        sighting = self.collector.sight(target)
+        return sighting is not None and sighting.closed
+
+    def announce(self, diagnosis: Diagnosis) -> None:
+        """Tell the sinks and subscribers of what has no exception, and is shown elsewhere."""
+        self._tell(diagnosis, shown=True)
+
+    def mark(self, exc: Exception, diagnosis: Diagnosis) -> None:
+        """Write a diagnosis on an exception, as `report` does."""
+        self._write_on(exc, diagnosis, Clue())
 
     def report(self, exc: BaseException, clue: Clue | None = None) -> Diagnosis | None:
         """Diagnose an exception, write on it and tell the sinks. The exception stays the user's."""
@@ -77,7 +112,7 @@ class Examiner:
             return None
         clue = clue or Clue()
         evidence = self.collector.collect(exc, clue)
-        diagnosis = self._judge(evidence) if evidence is not None else None
+        diagnosis = self.judge(evidence) if evidence is not None else None
         if evidence is None or diagnosis is None:
             return None
         diagnosis = self._retire(diagnosis, evidence, clue)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -82,7 +83,7 @@ def _one_loop(diagnosis: Diagnosis) -> bool:
 
 
 def _crossing(diagnosis: Diagnosis) -> list[Line]:
-    lines = _site("here", diagnosis.used_at, _doing(diagnosis))
+    lines = _site("here", diagnosis.used_at, _doing(diagnosis.framework, diagnosis.used_at))
     if diagnosis.current_loop is not None:
         lines.append(_loop_line("here", diagnosis.current_loop, diagnosis.owner_loop))
     elif diagnosis.owner_loop is not None:
@@ -97,7 +98,8 @@ def _owner(diagnosis: Diagnosis) -> list[Line]:
     subject, engine = diagnosis.object, _engine(diagnosis.engine)
     birth = subject.birth if subject else None
     if birth is not None and birth.place is not None:
-        return _site("owner", birth.place, engine)
+        doing = _doing(birth.framework, birth.place)
+        return _site("owner", birth.place, "; ".join(filter(None, (doing, engine))))
     label = subject.label if subject else "object"
     tail = f"; {engine}" if engine else ""
     if subject is not None and subject.primitive:
@@ -131,12 +133,19 @@ def _site(label: Role | str, place: Place | None, rest: str) -> list[Line]:
     return [Line(role, f"{text}{joiner}{rest}")]
 
 
-def _doing(diagnosis: Diagnosis) -> str:
-    framework = diagnosis.framework or {}
-    for key in ("route", "task", "test", "fixture"):
+def _doing(framework: Mapping[str, str] | None, place: Place | None) -> str:
+    """What of the framework was running, unless the place says so already."""
+    framework = framework or {}
+    for key in ("route", "task"):
         if key in framework:
             return framework[key]
-    return ""
+    function = place.function if place else ""
+    if "fixture" in framework:
+        name = framework["fixture"]
+        return "fixture" if name == function else f"fixture {name}"
+    test = framework.get("test", "")
+    name = test.rpartition("::")[2].partition("[")[0]
+    return "" if name == function else test
 
 
 def _engine(engine: EngineInfo | None) -> str:

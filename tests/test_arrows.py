@@ -71,8 +71,12 @@ ALLOWED: dict[str, frozenset[str]] = {
     "renderers": frozenset({"model", "story"}),
     "sinks": frozenset({"model", "story", "renderers", "_safely"}),
     "asgi": frozenset({"installation", "model", "report", "_safely"}),
-    "pytest_plugin": frozenset({"installation", "model", "report", "_safely"}),
     "sqlalchemy_plugin": frozenset({"installation"}),
+    "crossings": frozenset({"model", "registry", "report", "_frames", "_safely"}),
+    "testing": frozenset({"installation", "model", "registry", "report", "crossings"}),
+    "pytest_plugin": frozenset(
+        {"installation", "model", "report", "crossings", "testing", "explanation", "_safely"}
+    ),
     "ipython": frozenset({"installation", "model", "report", "_safely"}),
     "cli": frozenset({"installation", "program", "explanation", "demo", "model", "report"}),
     "__main__": frozenset({"cli"}),
@@ -87,6 +91,7 @@ MAY_IMPORT_INSTALLATION = {
     "ipython",
     "pytest_plugin",
     "sqlalchemy_plugin",
+    "testing",
     "__init__",
 }
 SHELVES = ("probes", "causes", "contexts", "hooks", "sinks", "renderers")

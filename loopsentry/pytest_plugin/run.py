@@ -1,0 +1,274 @@
+"""One test run, from the moment at which there is something to watch."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+import weakref
+from collections.abc import Generator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from loopsentry._safely import safely
+from loopsentry.crossings import Watch
+from loopsentry.installation import Installation, current, install, switched_off, uninstall
+from loopsentry.model import Clue, Diagnosis
+
+from . import advice
+from .actors import Actor, Role, fixture_actor, place_of, test_actor
+from .sections import add_section, diagnosis_on, without_notes
+from .settings import fail_on
+from .tally import Told, brief
+
+_SCOPES = ("session", "package", "module", "class", "function")
+
+
+def start(config: pytest.Config) -> Run | None:
+    """Install, unless a conftest file has done so, and follow the run; None if switched off."""
+    if switched_off():
+        return None
+    if current() is None:
+        install()
+        config.add_cleanup(uninstall)
+    installation = current()
+    if installation is None:
+        return None
+    run = Run(config, installation)
+    config.pluginmanager.register(run, "loopsentry run")
+    config.add_cleanup(run.detach)
+    return run
+
+
+class Run:
+    """Knows which test and which fixture is at work, and on a loop of which scope.
+
+    Attributes:
+        config: pytest's.
+        installation: loopsentry's.
+        heard: the diagnoses since the last report.
+    """
+
+    def __init__(self, config: pytest.Config, installation: Installation) -> None:
+        self.config = config
+        self.installation = installation
+        self.fail_on = fail_on(config)
+        self.heard: list[Diagnosis] = []
+        self.item: pytest.Item | None = None
+        self.actors: list[Actor] = []
+        self.blamed: Actor | None = None
+        self.scopes: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+        self.shared: list[tuple[Any, str]] = []
+        registry, examiner = installation.registry, installation.examiner
+        registry.describers.append(self.describe)
+        registry.met.append(self.name_scope)
+        examiner.advisers.append(self.advise)
+        examiner.subscribers.append(self.heard.append)
+        self.watch = Watch(examiner) if self.fail_on else None
+        if self.watch is not None:
+            self.watch.attach()
+
+    def detach(self) -> None:
+        """Stop listening."""
+        if self.watch is not None:
+            self.watch.detach()
+        if self.heard.append in self.installation.examiner.subscribers:
+            self.installation.examiner.subscribers.remove(self.heard.append)
+
+    # who is at work ------------------------------------------------------------------------
+
+    def describe(self) -> Actor | None:
+        """The fixture, or else the test, that is at work."""
+        return self.actors[-1] if self.actors else None
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        """Follow a test from its set-up to its tear-down."""
+        self.actors = [test_actor(item)]
+        try:
+            return (yield)
+        finally:
+            self.actors = []
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_fixture_setup(
+        self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+    ) -> Generator[None, Any, Any]:
+        """Follow a fixture's set-up, and see to it that its tear-down is known."""
+        actor = fixture_actor(fixturedef, self.actors[0]["test"] if self.actors else "")
+        self.actors.append(actor)
+        is_async = _is_async(fixturedef.func)
+        try:
+            result = yield
+        except Exception:
+            self.blamed = self.blamed or actor
+            raise
+        finally:
+            _drop(self.actors, actor)
+        self._learn_scope(result, fixturedef)
+        if is_async:
+            self.shared.append((fixturedef, fixturedef.scope))
+            # Finalizers run in the reverse order: this one just before the fixture's own.
+            fixturedef.addfinalizer(lambda: self._tear_down(actor, request.node.nodeid))
+        return result
+
+    def _tear_down(self, actor: Actor, test: str) -> None:
+        actor["test"] = self.actors[0]["test"] if self.actors else test
+        self.actors.append(actor)
+
+    def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any]) -> None:
+        """A fixture is torn down: go back to who was at work before."""
+        self.shared = [pair for pair in self.shared if pair[0] is not fixturedef]
+        for actor in self.actors[1:]:
+            if actor.source() is fixturedef:
+                _drop(self.actors, actor)
+
+    # loop scopes ---------------------------------------------------------------------------
+
+    def _learn_scope(self, value: Any, fixturedef: pytest.FixtureDef[Any]) -> None:
+        """Plugins hand out loops, or runners of them, through fixtures of the loop's scope."""
+        if isinstance(value, asyncio.Runner):
+            value = value.get_loop()
+        if isinstance(value, asyncio.AbstractEventLoop):
+            self.scopes[value] = fixturedef.scope
+
+    def name_scope(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Give a loop that is met its scope, where a plugin made it."""
+        record = self.installation.registry.loops[loop]
+        scope = self.scopes.get(loop)
+        if scope is None and record.info.runner == advice.ANYIO:
+            active = {scope for _, scope in self.shared} | {self._scope_at_work()}
+            scope = next(scope for scope in _SCOPES if scope in active)
+        if scope is not None:
+            record.info = replace(record.info, scope=scope)
+
+    def _scope_at_work(self) -> str:
+        source = self.actors[-1].source() if self.actors else None
+        return source.scope if isinstance(source, pytest.FixtureDef) else "function"
+
+    # diagnosing ----------------------------------------------------------------------------
+
+    def advise(self, diagnosis: Diagnosis) -> Diagnosis:
+        """Replace general cures by the exact line that this run needs."""
+        return advice.advise(diagnosis, self._setting())
+
+    def _setting(self) -> advice.Setting:
+        known = {name: self._ini(f"asyncio_default_{name}") for name in _INI_SCOPES}
+        return advice.Setting(
+            version=_version("pytest_asyncio"),
+            ini=self.config.inipath,
+            test_scope=known["test_loop_scope"],
+            fixture_scope=known["fixture_loop_scope"],
+            backend=self._backend(),
+        )
+
+    def _ini(self, name: str) -> str | None:
+        try:
+            return str(self.config.getini(name) or "") or None
+        except (ValueError, KeyError):  # a version without it
+            return None
+
+    def _backend(self) -> Role | None:
+        item: Any = self.actors[0].source() if self.actors else None
+        info = getattr(item, "_fixtureinfo", None)
+        found = getattr(info, "name2fixturedefs", {}).get("anyio_backend")
+        if not found or found[-1].func.__module__ == "anyio.pytest_plugin":
+            return None
+        place = place_of(found[-1].func)
+        return Role(kind="fixture", name="anyio_backend", place=place, scope=found[-1].scope)
+
+    # reports -------------------------------------------------------------------------------
+
+    def make_report(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Let pytest make its report, and add what is known to it."""
+        exc = self._exception(item, call)
+        diagnosis = self._examine(exc) if exc is not None else None
+        self.blamed = None
+        with without_notes(exc if diagnosis is not None else None):
+            report = yield
+        self._look_ahead()
+        if diagnosis is not None and report.failed:
+            add_section(report, self.installation.examiner.render(diagnosis))
+            self.heard.append(diagnosis)
+        elif report.passed:
+            self._fail(report)
+        told = {entry["id"]: entry for entry in self.take_told()}
+        if told:
+            report.loopsentry = list(told.values())
+        return report
+
+    def _look_ahead(self) -> None:
+        """Announce what the drivers in use survive, where the ini file asks for that."""
+        if self.watch is not None:
+            for diagnosis in self.watch.take_foreseen():
+                self.installation.examiner.announce(diagnosis)
+
+    def _fail(self, report: pytest.TestReport) -> None:
+        """Fail a test that passed, for what the ini file names."""
+        grave = [
+            diagnosis
+            for diagnosis in self.heard
+            if self.fail_on & {diagnosis.code, diagnosis.cause, diagnosis.severity}
+        ]
+        if grave:
+            render = self.installation.examiner.render
+            stories = "\n\n".join(dict.fromkeys(map(render, grave)))
+            report.outcome = "failed"
+            report.longrepr = f"failed by loopsentry_fail_on\n\n{stories}"
+
+    @staticmethod
+    def _exception(item: Any, call: pytest.CallInfo[None]) -> BaseException | None:
+        # unittest's own plugin hands its exceptions over only inside this hook
+        # (_pytest/unittest.py: pytest_runtest_makereport).
+        waiting = getattr(item, "_excinfo", None)
+        excinfo = waiting[0] if isinstance(waiting, list) and waiting else call.excinfo
+        return excinfo.value if excinfo is not None else None
+
+    def _examine(self, exc: BaseException) -> Diagnosis | None:
+        if not isinstance(exc, Exception):
+            return None
+        examiner = self.installation.examiner
+        clue = Clue(framework=self.blamed or self.describe())
+        found = safely(examiner.report)(exc, clue)
+        return found or diagnosis_on(exc)
+
+    def take_told(self) -> list[Told]:
+        """What was diagnosed since the last time, reduced to what is counted."""
+        told = [brief(diagnosis) for diagnosis in self.heard]
+        self.heard.clear()
+        return told
+
+    def add_to_collect_report(self, report: pytest.CollectReport) -> None:
+        """Add what importing a test module did."""
+        call: Any = getattr(report, "call", None)
+        exc = call.excinfo.value if call is not None and call.excinfo is not None else None
+        diagnosis = self._examine(exc) if exc is not None else None
+        told = self.take_told()
+        if diagnosis is not None:
+            add_section(report, self.installation.examiner.render(diagnosis))
+            told = [brief(diagnosis), *told]
+        if told:
+            report.loopsentry = told  # type: ignore[attr-defined]
+
+
+_INI_SCOPES = ("test_loop_scope", "fixture_loop_scope")
+
+
+def _drop(actors: list[Actor], actor: Actor) -> None:
+    actors[:] = [other for other in actors if other is not actor]
+
+
+def _is_async(function: Any) -> bool:
+    inner = inspect.unwrap(function)
+    return inspect.iscoroutinefunction(inner) or inspect.isasyncgenfunction(inner)
+
+
+def _version(package: str) -> tuple[int, int]:
+    """The first two numbers of an imported package's version."""
+    text = str(getattr(sys.modules.get(package), "__version__", ""))
+    numbers = [int(number) for number in text.split(".")[:2] if number.isdecimal()]
+    return (numbers[0], numbers[1]) if len(numbers) > 1 else (0, 0)

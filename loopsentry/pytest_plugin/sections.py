@@ -1,0 +1,72 @@
+"""The section `loopsentry` in a report, in place of the note on the exception."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from loopsentry.model import Diagnosis
+
+NAME = "loopsentry"
+_SEEN = 100
+
+
+def add_section(report: pytest.TestReport | pytest.CollectReport, text: str) -> None:
+    """Add a section to the representation of the failure.
+
+    It is then part of what every consumer shows: the terminal with any `--show-capture`, JUnit XML,
+    and the controller of pytest-xdist (_pytest/reports.py: _report_to_json).
+    """
+    longrepr: Any = report.longrepr
+    if hasattr(longrepr, "addsection"):
+        longrepr.addsection(NAME, text)
+    else:
+        report.sections.append((NAME, text))
+
+
+@contextmanager
+def without_notes(exc: BaseException | None) -> Iterator[None]:
+    """Take loopsentry's notes off an exception and all it came of, while pytest represents it."""
+    taken: list[tuple[list[Any], list[Any]]] = []
+    for node in _tree(exc):
+        notes = getattr(node, "__notes__", None)
+        if isinstance(notes, list) and any(_told(note) for note in notes):
+            taken.append((notes, notes[:]))
+            notes[:] = [note for note in notes if not _told(note)]
+    try:
+        yield
+    finally:
+        for notes, before in taken:
+            notes[:] = before
+
+
+def diagnosis_on(exc: BaseException) -> Diagnosis | None:
+    """The diagnosis that a note of an exception, or of what it came of, carries."""
+    for node in _tree(exc):
+        for note in getattr(node, "__notes__", None) or ():
+            if _told(note):
+                diagnosis: Diagnosis = note.diagnosis
+                return diagnosis
+    return None
+
+
+def _told(note: Any) -> bool:
+    return isinstance(getattr(note, "diagnosis", None), Diagnosis)
+
+
+def _tree(exc: BaseException | None) -> list[BaseException]:
+    """An exception, its causes and contexts and the members of its groups."""
+    found: list[BaseException] = []
+    waiting = [exc]
+    while waiting and len(found) < _SEEN:
+        node = waiting.pop()
+        if node is None or any(node is seen for seen in found):
+            continue
+        found.append(node)
+        waiting += [node.__cause__, node.__context__]
+        if isinstance(node, BaseExceptionGroup):
+            waiting += node.exceptions
+    return found

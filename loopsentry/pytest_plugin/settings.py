@@ -1,0 +1,69 @@
+"""Reading the plugin's options, and saying what is wrong with them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+SEVERITIES = ("warning", "error")
+
+
+def make_report_file(name: str, *, anew: bool) -> str:
+    """Make the file of `--loopsentry-report`, readable by its owner only; return its full path.
+
+    Raises:
+        pytest.UsageError: if the file cannot be written.
+    """
+    path = Path(name).absolute()
+    if not anew:
+        return str(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+    except OSError as exc:
+        raise pytest.UsageError(
+            f"--loopsentry-report: cannot write {name}: {exc.strerror}"
+        ) from None
+    return str(path)
+
+
+def check(config: pytest.Config) -> None:
+    """Refuse a mode and a cause that do not exist.
+
+    Raises:
+        pytest.UsageError: says what is wrong and what is valid.
+    """
+    from loopsentry import installation
+
+    mode = str(config.getini("loopsentry_on_mismatch")).strip()
+    if mode and mode not in installation.AVAILABLE:
+        raise pytest.UsageError(
+            f"loopsentry_on_mismatch: {mode!r} is not available in this version;"
+            f" valid is {', '.join(installation.AVAILABLE)}"
+        )
+    for word in fail_on(config):
+        _check_word(word)
+
+
+def fail_on(config: pytest.Config) -> frozenset[str]:
+    """The words of `loopsentry_fail_on`: severities, codes and causes."""
+    words = " ".join(config.getini("loopsentry_fail_on")).replace(",", " ").split()
+    return frozenset(word.upper() if word.upper().startswith("LS") else word for word in words)
+
+
+def _check_word(word: str) -> None:
+    import loopsentry
+
+    if word in SEVERITIES:
+        return
+    try:
+        if loopsentry.explain(word).startswith("# LS"):
+            return
+    except LookupError:
+        pass
+    raise pytest.UsageError(
+        f"loopsentry_fail_on: {word!r} is no severity ({', '.join(SEVERITIES)}), no code and no"
+        " cause; `loopsentry explain` lists the codes and causes"
+    )
