@@ -213,5 +213,5 @@ def _helps(diagnosis: Diagnosis, *, verbose: bool) -> list[Line]:
         lines.append(Line("help", f"  help: {fix.title}"))
         if verbose:
             lines.append(Line("help", f"{INDENT}{fix.reason}"))
-        lines += [Line("code", f"            {code}") for code in fix.snippet.splitlines()]
+        lines += [Line("code", f"{' ' * 12}{code}".rstrip()) for code in fix.snippet.splitlines()]
     return lines

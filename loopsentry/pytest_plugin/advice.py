@@ -58,7 +58,8 @@ def advise(diagnosis: Diagnosis, setting: Setting) -> Diagnosis:
         for loop in (diagnosis.owner_loop, diagnosis.current_loop)
         if loop is not None and loop.runner is not None
     }
-    offered = {fix.id for fix in diagnosis.fixes}
+    if CLIENT not in runners and diagnosis.context != "testclient":
+        diagnosis = _without(diagnosis, {"async-test-client"})
     if len(runners) > 1:
         return _mixed(diagnosis, runners)
     advisers: dict[str, tuple[str, Callable[[Diagnosis, Setting], Fix | None]]] = {
@@ -69,22 +70,21 @@ def advise(diagnosis: Diagnosis, setting: Setting) -> Diagnosis:
     }
     runner = next(iter(runners), ASYNCIO if diagnosis.context == ASYNCIO else "")
     name, adviser = advisers.get(runner, ("", None))
-    if adviser is None or name not in offered:
+    if adviser is None or name not in {fix.id for fix in diagnosis.fixes}:
         return diagnosis
     fix = adviser(diagnosis, setting)
-    others = tuple(
-        other for other in diagnosis.fixes if other.id not in (name, *_useless.get(runner, ()))
-    )
+    others = _without(diagnosis, {name, *_USELESS.get(runner, ())}).fixes
     if fix is None:  # no scope can cure it; a connection that is not kept can
-        return replace(diagnosis, fixes=_first(others, "null-pool"))
+        return replace(diagnosis, fixes=tuple(sorted(others, key=lambda f: f.id != "null-pool")))
     return replace(diagnosis, fixes=(fix, *others))
 
 
-_useless = {UNITTEST: ("single-run",)}
+_USELESS = {UNITTEST: ("single-run",)}
 
 
-def _first(fixes: tuple[Fix, ...], name: str) -> tuple[Fix, ...]:
-    return tuple(sorted(fixes, key=lambda fix: fix.id != name))
+def _without(diagnosis: Diagnosis, names: set[str]) -> Diagnosis:
+    fixes = tuple(fix for fix in diagnosis.fixes if fix.id not in names)
+    return replace(diagnosis, fixes=fixes)
 
 
 def _mixed(diagnosis: Diagnosis, runners: set[str | None]) -> Diagnosis:
@@ -92,9 +92,7 @@ def _mixed(diagnosis: Diagnosis, runners: set[str | None]) -> Diagnosis:
     useless = {SCOPES, "testclient-context"} if CLIENT in runners else {SCOPES}
     if not runners & {*_PLUGINS, CLIENT}:
         return diagnosis
-    return replace(
-        diagnosis, fixes=tuple(fix for fix in diagnosis.fixes if fix.id not in useless)
-    )
+    return _without(diagnosis, useless)
 
 
 def _fix(name: str, title: str, parts: list[Part], reason: str) -> Fix:
@@ -270,7 +268,9 @@ def _one_client(diagnosis: Diagnosis, _setting: Setting) -> Fix:
         "def client():",
         "    with TestClient(app) as client:",
         "        yield client",
+        "",
+        f"def {role.name if role else 'test_it'}(client):",
     )
-    title = "keep one client, and its loop, for all tests"
+    title = "one client, and so one loop, for all tests"
     reason = "inside `with`, TestClient keeps one loop and runs the lifespan on it"
     return _fix("testclient-context", title, [Part(where, lines)], reason)

@@ -135,14 +135,17 @@ class Run:
             self.scopes[value] = fixturedef.scope
 
     def name_scope(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Give a loop that is met its scope, where a plugin made it."""
+        """Give a loop that is met its scope, where a plugin made it, or its test."""
         record = self.installation.registry.loops[loop]
         scope = self.scopes.get(loop)
         if scope is None and record.info.runner == advice.ANYIO:
             active = {scope for _, scope in self.shared} | {self._scope_at_work()}
             scope = next(scope for scope in _SCOPES if scope in active)
-        if scope is not None:
-            record.info = replace(record.info, scope=scope)
+        info = replace(record.info, scope=scope or record.info.scope)
+        role = self.actors[0].role() if self.actors and info.started_by is None else None
+        if role is not None and info.runner == advice.CLIENT:
+            info = replace(info, started_by=role.place)
+        record.info = info
 
     def _scope_at_work(self) -> str:
         source = self.actors[-1].source() if self.actors else None
