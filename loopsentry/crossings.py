@@ -90,7 +90,8 @@ class Watch:
         examiner: makes the diagnoses.
         divert: whether a connection that would fail is kept from its use: the pool opens another,
             and nothing is sent on the foreign one. Two running loops on one asyncpg connection can
-            crash the interpreter, so whoever provokes crossings diverts them.
+            crash the interpreter, so whoever provokes crossings diverts them. Pre-pings, which come
+            before any event, are left out meanwhile.
     """
 
     def __init__(self, examiner: Examiner, *, divert: bool = False) -> None:
@@ -99,6 +100,7 @@ class Watch:
         self.divert = divert
         self.crossings: list[Crossing] = []
         self.opened: dict[int, Opened] = {}
+        self._pinging: list[Any] = []
         self._foreseen: list[Diagnosis] = []
         self._attached: list[tuple[str, Callable[..., Any]]] = []
 
@@ -117,6 +119,8 @@ class Watch:
         """Stop listening."""
         while self._attached:
             event.remove(Pool, *self._attached.pop())
+        while self._pinging:
+            self._pinging.pop()._pre_ping = True
 
     # what pools tell -----------------------------------------------------------------------
 
@@ -126,12 +130,18 @@ class Watch:
         if birth is None or birth.loop is None:
             return
         pool = getattr(record, "_ConnectionRecord__pool", None)
+        self._spare_pings(pool)
         self.opened[birth.serial] = Opened(
             birth,
             weakref.ref(record),
             weakref.ref(pool) if pool is not None else None,
             weakref.ref(driver),
         )
+
+    def _spare_pings(self, pool: Any) -> None:
+        if self.divert and getattr(pool, "_pre_ping", False):
+            pool._pre_ping = False
+            self._pinging.append(pool)
 
     def _close(self, connection: Any, _record: Any = None) -> None:
         birth = self.registry.birth_of(_driver_connection(connection))
@@ -157,6 +167,7 @@ class Watch:
         if birth is None or birth.loop is None or loop is None:
             return False
         known = self.registry.loops.get(loop)
+        self._spare_pings(getattr(record, "_ConnectionRecord__pool", None))
         forked = birth.pid != os.getpid()
         if not forked and known is not None and known.info.id == birth.loop:
             return False
@@ -289,28 +300,37 @@ class Watch:
 
 # connections -------------------------------------------------------------------------------
 
-#: Connections that were taken from pools. What collects them would speak to their loops.
+#: What was taken out of pools and cannot be closed: its loop is closed, or its socket not ours.
 _kept: list[Any] = []
 
 
 def take_from_record(record: Any, *, spare: bool) -> None:
-    """Take a connection out of its pool's record without closing it through its loop.
+    """Take a connection out of its pool's record, so that the pool does not close it.
 
     The record opens another one at its next checkout, as after an invalidation
     (sqlalchemy/pool/base.py: _ConnectionRecord.get_connection).
 
     Args:
         record: the pool's record of the connection.
-        spare: whether to leave the socket open: after a fork it is the parent's too.
+        spare: whether to leave the connection as it is: after a fork it is the parent's too.
     """
     connection, record.dbapi_connection = record.dbapi_connection, None
     if connection is None:
         return
-    _kept.append(connection)
-    if not spare:
-        transport = getattr(_driver_connection(connection), "_transport", None)
-        with contextlib.suppress(Exception):
-            transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+    driver = _driver_connection(connection)
+    owner = getattr(driver, "_loop", None)
+    if spare or not isinstance(owner, AbstractEventLoop):
+        _kept.append(connection)
+        return
+    if owner.is_running():
+        owner.call_soon_threadsafe(driver.terminate)
+        return
+    transport = getattr(driver, "_transport", None)
+    with contextlib.suppress(Exception):
+        transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+    with contextlib.suppress(Exception):  # a closed loop refuses, once the driver has noted it
+        driver.terminate()
+    _kept.append(transport)
 
 
 def _driver_connection(connection: Any) -> Any:

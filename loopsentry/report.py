@@ -74,7 +74,9 @@ class Examiner:
     def judge(self, evidence: Evidence) -> Diagnosis | None:
         """The diagnosis of evidence, with the cures that advisers know better; None if no cause."""
         diagnosis = diagnose(evidence, self.shelves.causes, self.shelves.fixes, self.version)
-        for advise in self.advisers if diagnosis is not None else ():
+        if diagnosis is None:
+            return None
+        for advise in self.advisers:
             try:
                 diagnosis = advise(diagnosis)
             except Exception:

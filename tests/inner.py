@@ -43,7 +43,9 @@ class Run:
     @property
     def sections(self) -> list[str]:
         """The text of each section `loopsentry` in the reports of failures."""
-        found = re.findall(r"^-+ loopsentry -+\n(.*?)^  more: .*$", self.output, re.M | re.S)
+        found = re.findall(
+            r"^-+ loopsentry -+\n(.*?)^  more: .*$", self.output, re.MULTILINE | re.DOTALL
+        )
         return [str(text) for text in found]
 
     def outcomes(self) -> dict[str, int]:
@@ -118,7 +120,7 @@ def read_advice(section: str) -> list[tuple[str, list[str]]]:
 
     Its one place stands in the title after `; in `, several stand above their lines after `# in `.
     """
-    helps = re.split(r"^  help: ", section, flags=re.M)[1]
+    helps = re.split(r"^  help: ", section, flags=re.MULTILINE)[1]
     lines = helps.splitlines()
     title, code = lines[0], []
     for line in lines[1:]:
@@ -165,12 +167,12 @@ def _changed(text: str, where: str, what: str, lines: list[str]) -> str:
         kept[number - 1] = _indent_of(kept[number - 1]) + lines[0]
         return "\n".join(kept) + "\n"
     if what.startswith("class ") and lines[0].startswith("@"):
-        return re.sub(rf"^@.*\n(?={what})", f"{block}\n", text, flags=re.M)
+        return re.sub(rf"^@.*\n(?={what})", f"{block}\n", text, flags=re.MULTILINE)
     if what.startswith("class "):
         method = "".join(f"    {line}\n" for line in lines)
-        return re.sub(rf"^({what}.*\n)", rf"\g<1>{method}", text, flags=re.M)
+        return re.sub(rf"^({what}.*\n)", rf"\g<1>{method}", text, flags=re.MULTILINE)
     if what == "the module":
-        return re.sub(r"^pytestmark = .*$", block, text, flags=re.M)
+        return re.sub(r"^pytestmark = .*$", block, text, flags=re.MULTILINE)
     return f"{text}\n\n{block}\n"
 
 
@@ -183,6 +185,6 @@ def _with_settings(text: str, header: str, lines: list[str]) -> str:
         return f"{text}\n{header}\n" + "\n".join(lines) + "\n"
     for line in lines:
         name = line.partition(" ")[0]
-        text = re.sub(rf"^{name}\b.*\n", "", text, flags=re.M)
+        text = re.sub(rf"^{name}\b.*\n", "", text, flags=re.MULTILINE)
         text = text.replace(f"{header}\n", f"{header}\n{line}\n", 1)
     return text

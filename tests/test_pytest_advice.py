@@ -296,7 +296,7 @@ OTHERS = {
         {
             "test_it.py": ANYIO
             + '\nengine = make_engine()\n\n@pytest.fixture(scope="module")\n'
-            + 'async def row(anyio_backend):\n    yield await select(engine, 1)\n\n'
+            + "async def row(anyio_backend):\n    yield await select(engine, 1)\n\n"
             + "async def test_row(row):\n    assert await select(engine, 2) == 2\n",
             "test_next.py": ANYIO
             + "\nfrom test_it import engine\n\n"
@@ -320,7 +320,7 @@ OTHERS = {
         {
             "shop.py": APP,
             "test_it.py": CLIENT
-            + '\ndef test_first():\n    client = TestClient(app)\n'
+            + "\ndef test_first():\n    client = TestClient(app)\n"
             + '    assert client.get("/agent").text == "7"\n    assert client.get("/agent").text\n',
         },
         ("TestClient in test_first()", "here   db.py"),
@@ -329,9 +329,9 @@ OTHERS = {
         {
             "shop.py": APP,
             "test_it.py": CLIENT
-            + '\ndef test_first():\n    with TestClient(app) as client:\n'
+            + "\ndef test_first():\n    with TestClient(app) as client:\n"
             + '        assert client.get("/agent").text == "7"\n'
-            + '\ndef test_second():\n    with TestClient(app) as client:\n'
+            + "\ndef test_second():\n    with TestClient(app) as client:\n"
             + '        assert client.get("/agent").text == "7"\n',
         },
         ("test_it.py::test_first", "test_it.py::test_second"),
@@ -353,7 +353,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_printed_advice_cures_a_suite(name: str, tmp_path: Path, url: str) -> None:
-    """anyio's plugin, unittest and TestClient: the first help makes the suite pass."""
+    """Anyio's plugin, unittest and TestClient: the first help makes the suite pass."""
     files, says = OTHERS[name]
     project = Project(tmp_path, url)
     project.write({"db.py": DB, **files})
@@ -377,7 +377,9 @@ def follow_to_a_client(project: Project, section: str) -> None:
     path = project.folder / "test_it.py"
     text = path.read_text("utf-8")
     if "AsyncClient(" in section.split("help: ")[1]:
-        shown = re.search(r"^ +async with AsyncClient\(.*?\) as client:$", section, re.M | re.S)
+        shown = re.search(
+            r"^ +async with AsyncClient\(.*?\) as client:$", section, re.MULTILINE | re.DOTALL
+        )
         assert shown is not None
         block = " ".join(line.strip() for line in shown[0].splitlines())
         text = text.replace("with TestClient(app) as client:", block)
@@ -391,4 +393,6 @@ def follow_to_a_client(project: Project, section: str) -> None:
     assert re.fullmatch(r"def (\w+)\(client\):", signature)
     text = re.sub(r"def (test_\w+)\(\):", r"def \1(client):", "\n".join(lines) + "\n")
     text = text.replace("    client = TestClient(app)\n", "")
-    path.write_text(re.sub(r"    with TestClient\(app\) as client:\n        assert", "    assert", text))
+    path.write_text(
+        re.sub(r"    with TestClient\(app\) as client:\n        assert", "    assert", text)
+    )

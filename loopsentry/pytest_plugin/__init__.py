@@ -91,8 +91,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Check the options; install if a conftest file has imported what is watched."""
     config.addinivalue_line(
         "markers",
-        "multi_loop(timeout=10.0, skip=()): run the async test on several event loops and in a forked"
-        " child, as `loopsentry.testing.assert_loop_safe` does",
+        "multi_loop(timeout=10.0, skip=()): run the async test on several event loops and in a"
+        " forked child, as `loopsentry.testing.assert_loop_safe` does",
     )
     _pass_on(config)
     if config.getini("loopsentry_fail_on") or config.getini("loopsentry_on_mismatch"):

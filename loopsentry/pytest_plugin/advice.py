@@ -87,7 +87,7 @@ def _without(diagnosis: Diagnosis, names: set[str]) -> Diagnosis:
     return replace(diagnosis, fixes=fixes)
 
 
-def _mixed(diagnosis: Diagnosis, runners: set[str | None]) -> Diagnosis:
+def _mixed(diagnosis: Diagnosis, runners: set[str]) -> Diagnosis:
     """No loop scope joins a plugin's loop with one that the tests, or a client, start."""
     useless = {SCOPES, "testclient-context"} if CLIENT in runners else {SCOPES}
     if not runners & {*_PLUGINS, CLIENT}:
@@ -130,17 +130,17 @@ def _one_scope(diagnosis: Diagnosis, setting: Setting) -> Fix | None:
         return _before_loop_scopes(roles)
     parts = [*_ini_part(setting), *map(_spelled_part, spelled)]
     if setting.version < (0, 26):
-        markers = [_collection_hook("loop_scope")]
-        spelled_fixtures = [role for role in spelled if role.kind == "fixture"]
-        parts = [*_ini_part(setting), *map(_spelled_part, spelled_fixtures), *markers]
+        parts.append(_collection_hook("loop_scope"))
     return _fix(SCOPES, _TITLE, parts, _REASON) if parts else None
 
 
 def _ini_part(setting: Setting) -> list[Part]:
     """The lines that the ini file lacks; the default scope of tests came with 0.26."""
-    wanted = {"asyncio_default_test_loop_scope": setting.test_scope} if (
-        setting.version >= (0, 26)
-    ) else {}
+    wanted = (
+        {"asyncio_default_test_loop_scope": setting.test_scope}
+        if (setting.version >= (0, 26))
+        else {}
+    )
     wanted["asyncio_default_fixture_loop_scope"] = setting.fixture_scope
     missing = [name for name, scope in wanted.items() if scope != "session"]
     if not missing:
@@ -221,7 +221,7 @@ def _before_loop_scopes(roles: list[Role]) -> Fix | None:
 
 
 def _one_runner(_diagnosis: Diagnosis, setting: Setting) -> Fix:
-    """anyio's loop lives as long as the longest asynchronous fixture that is active."""
+    """The loop of anyio lives as long as the longest asynchronous fixture that is active."""
     lines = [
         "import pytest",
         "",

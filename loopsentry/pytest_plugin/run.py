@@ -74,8 +74,11 @@ class Run:
         """Stop listening."""
         if self.watch is not None:
             self.watch.detach()
-        if self.heard.append in self.installation.examiner.subscribers:
-            self.installation.examiner.subscribers.remove(self.heard.append)
+        registry, examiner = self.installation.registry, self.installation.examiner
+        for listened in (registry.describers, registry.met, examiner.advisers):
+            listened[:] = [heard for heard in listened if getattr(heard, "__self__", 0) is not self]
+        if self.heard.append in examiner.subscribers:
+            examiner.subscribers.remove(self.heard.append)
 
     # who is at work ------------------------------------------------------------------------
 
@@ -99,7 +102,7 @@ class Run:
         """Follow a fixture's set-up, and see to it that its tear-down is known."""
         actor = fixture_actor(fixturedef, self.actors[0]["test"] if self.actors else "")
         self.actors.append(actor)
-        is_async = _is_async(fixturedef.func)
+        is_async, tears_down = _nature(fixturedef.func)
         try:
             result = yield
         except Exception:
@@ -110,6 +113,7 @@ class Run:
         self._learn_scope(result, fixturedef)
         if is_async:
             self.shared.append((fixturedef, fixturedef.scope))
+        if tears_down:
             # Finalizers run in the reverse order: this one just before the fixture's own.
             fixturedef.addfinalizer(lambda: self._tear_down(actor, request.node.nodeid))
         return result
@@ -129,8 +133,8 @@ class Run:
 
     def _learn_scope(self, value: Any, fixturedef: pytest.FixtureDef[Any]) -> None:
         """Plugins hand out loops, or runners of them, through fixtures of the loop's scope."""
-        if isinstance(value, asyncio.Runner):
-            value = value.get_loop()
+        if isinstance(value, asyncio.Runner) and _is_plugins_own(fixturedef):
+            value = value.get_loop()  # entered already; another runner's loop would be made here
         if isinstance(value, asyncio.AbstractEventLoop):
             self.scopes[value] = fixturedef.scope
 
@@ -201,7 +205,7 @@ class Run:
             self._fail(report)
         told = {entry["id"]: entry for entry in self.take_told()}
         if told:
-            report.loopsentry = list(told.values())
+            report.loopsentry = list(told.values())  # type: ignore[attr-defined]
         return report
 
     def _look_ahead(self) -> None:
@@ -265,9 +269,18 @@ def _drop(actors: list[Actor], actor: Actor) -> None:
     actors[:] = [other for other in actors if other is not actor]
 
 
-def _is_async(function: Any) -> bool:
+def _is_plugins_own(fixturedef: pytest.FixtureDef[Any]) -> bool:
+    return str(fixturedef.func.__module__).startswith("pytest_asyncio")
+
+
+def _nature(function: Any) -> tuple[bool, bool]:
+    """Whether a fixture is asynchronous, and whether it has a tear-down of its own."""
     inner = inspect.unwrap(function)
-    return inspect.iscoroutinefunction(inner) or inspect.isasyncgenfunction(inner)
+    generates = inspect.isasyncgenfunction(inner)
+    return (
+        generates or inspect.iscoroutinefunction(inner),
+        generates or inspect.isgeneratorfunction(inner),
+    )
 
 
 def _version(package: str) -> tuple[int, int]:
