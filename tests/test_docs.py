@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from inner import Project
 
 import loopsentry
 
@@ -27,6 +28,9 @@ PAGES = [
 BLOCK = re.compile(
     r"(?:^<!-- (?P<mark>[^\n]+) -->\n)?^```(?P<language>python|text)\n(?P<body>.*?)^```$",
     re.MULTILINE | re.DOTALL,
+)
+PART = re.compile(
+    r"^<!-- file: (?P<name>[\w.]+) -->\n^```\w+\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 INSTALLS = re.compile(r"\b(install|LoopSentryMiddleware|diagnose)\(")
 DEMO = "shown by: loopsentry demo"
@@ -60,7 +64,7 @@ def find_examples(page: Path) -> Iterator[Example]:
     text = page.read_text("utf-8")
     blocks = list(BLOCK.finditer(text))
     for position, block in enumerate(blocks):
-        if block["language"] != "python":
+        if block["language"] != "python" or (block["mark"] or "").startswith("file: "):
             continue
         shown = []
         for later in blocks[position + 1 :]:
@@ -77,6 +81,12 @@ def find_examples(page: Path) -> Iterator[Example]:
         )
 
 
+def find_files(page: Path) -> dict[str, str]:
+    """Read the files of the test suite that a page shows; `<!-- file: NAME -->` names each."""
+    return {part["name"]: part["body"] for part in PART.finditer(page.read_text("utf-8"))}
+
+
+SUITES = {page.relative_to(ROOT).as_posix(): files for page in PAGES if (files := find_files(page))}
 EXAMPLES = [example for page in PAGES for example in find_examples(page)]
 
 
@@ -108,9 +118,23 @@ def test_program_does_what_its_page_says(example: Example, run_program: RunProgr
         assert not missing_lines(shown, ended.output), ended.output
 
 
+@pytest.mark.parametrize("page", SUITES)
+def test_suite_passes_as_its_page_says(page: str, tmp_path: Path, url: str) -> None:
+    """The test suite that a page shows passes under pytest with the plugin, undiagnosed."""
+    for package in ("fastapi", "httpx", "aiosqlite"):
+        if any(package in text for text in SUITES[page].values()):
+            pytest.importorskip(package)
+    project = Project(tmp_path, url)
+    project.write(SUITES[page])
+    run = project.run("--strict-markers")
+    assert run.returncode == 0, run.output
+    assert run.outcomes().keys() <= {"passed", "warning"}, run.output
+    assert run.records == []
+
+
 def test_every_page_of_how_to_and_tutorial_has_a_program() -> None:
     """Guides show whole programs, so the search for them cannot silently find nothing."""
-    pages = {example.page for example in EXAMPLES}
+    pages = {example.page for example in EXAMPLES} | set(SUITES)
     guides = [page for page in PAGES if page.parent.name in ("how-to", "tutorial")]
     assert guides
     assert {page.relative_to(ROOT).as_posix() for page in guides} <= pages

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING
-from xml.etree import ElementTree
 
 import pytest
 from inner import Project
@@ -70,7 +70,7 @@ def test_failure_has_a_section_everywhere(project: Project) -> None:
     assert run.output.count("error[LS101]:") == 1
     assert len(run.sections) == 1
     assert "asyncio.run in test_second(), test_it.py:16" in run.sections[0]
-    failure = ElementTree.parse(project.folder / "junit.xml").find(".//failure")  # noqa: S314
+    failure = ET.parse(project.folder / "junit.xml").find(".//failure")  # noqa: S314
     assert failure is not None
     assert failure.text is not None
     assert "error[LS101]:" in failure.text

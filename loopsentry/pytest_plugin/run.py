@@ -8,21 +8,27 @@ import sys
 import weakref
 from collections.abc import Generator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from loopsentry._safely import safely
-from loopsentry.crossings import Watch
 from loopsentry.installation import Installation, current, install, switched_off, uninstall
 from loopsentry.model import Clue, Diagnosis
 
-from . import advice
 from .actors import Actor, Role, fixture_actor, place_of, test_actor
 from .sections import add_section, diagnosis_on, without_notes
 from .settings import fail_on
 from .tally import Told, brief
 
+if TYPE_CHECKING:
+    from loopsentry.crossings import Watch
+
+    from .advice import Setting
+
+# As the recognisers of contexts name them.
+_ANYIO = "anyio's pytest plugin"
+_CLIENT = "TestClient"
 _SCOPES = ("session", "package", "module", "class", "function")
 
 
@@ -66,8 +72,11 @@ class Run:
         registry.met.append(self.name_scope)
         examiner.advisers.append(self.advise)
         examiner.subscribers.append(self.heard.append)
-        self.watch = Watch(examiner) if self.fail_on else None
-        if self.watch is not None:
+        self.watch: Watch | None = None
+        if self.fail_on:
+            from loopsentry.crossings import Watch
+
+            self.watch = Watch(examiner)
             self.watch.attach()
 
     def detach(self) -> None:
@@ -75,8 +84,14 @@ class Run:
         if self.watch is not None:
             self.watch.detach()
         registry, examiner = self.installation.registry, self.installation.examiner
-        for listened in (registry.describers, registry.met, examiner.advisers):
-            listened[:] = [heard for heard in listened if getattr(heard, "__self__", 0) is not self]
+        listening: list[tuple[list[Any], Any]] = [
+            (registry.describers, self.describe),
+            (registry.met, self.name_scope),
+            (examiner.advisers, self.advise),
+        ]
+        for listeners, ours in listening:
+            if ours in listeners:
+                listeners.remove(ours)
         if self.heard.append in examiner.subscribers:
             examiner.subscribers.remove(self.heard.append)
 
@@ -142,12 +157,12 @@ class Run:
         """Give a loop that is met its scope, where a plugin made it, or its test."""
         record = self.installation.registry.loops[loop]
         scope = self.scopes.get(loop)
-        if scope is None and record.info.runner == advice.ANYIO:
+        if scope is None and record.info.runner == _ANYIO:
             active = {scope for _, scope in self.shared} | {self._scope_at_work()}
             scope = next(scope for scope in _SCOPES if scope in active)
         info = replace(record.info, scope=scope or record.info.scope)
         role = self.actors[0].role() if self.actors and info.started_by is None else None
-        if role is not None and info.runner == advice.CLIENT:
+        if role is not None and info.runner == _CLIENT:
             info = replace(info, started_by=role.place)
         record.info = info
 
@@ -159,9 +174,13 @@ class Run:
 
     def advise(self, diagnosis: Diagnosis) -> Diagnosis:
         """Replace general cures by the exact line that this run needs."""
+        from . import advice
+
         return advice.advise(diagnosis, self._setting())
 
-    def _setting(self) -> advice.Setting:
+    def _setting(self) -> Setting:
+        from . import advice
+
         known = {name: self._ini(f"asyncio_default_{name}") for name in _INI_SCOPES}
         return advice.Setting(
             version=_version("pytest_asyncio"),

@@ -7,18 +7,27 @@ from collections.abc import Mapping
 
 from loopsentry._safely import safely
 from loopsentry.model import Diagnosis
-from loopsentry.renderers import plain, terminal
+from loopsentry.renderers import plain
 
 
 class Console:
-    """Prints warnings that have no exception to carry them."""
+    """Prints warnings that have no exception to carry them.
+
+    Args:
+        colours: whether the words may be coloured, where standard error is a terminal.
+    """
+
+    def __init__(self, *, colours: bool) -> None:
+        self.colours = colours
 
     def send(self, diagnosis: Diagnosis, *, shown: bool) -> None:
         """Print to standard error, coloured if that is a terminal; never to standard output."""
         if shown or sys.stderr is None:
             return
-        if sys.stderr.isatty():
+        if self.colours and sys.stderr.isatty():
             from rich.console import Console as RichConsole
+
+            from loopsentry.renderers import terminal
 
             RichConsole(stderr=True).print(terminal.render(diagnosis), soft_wrap=True)
         else:
@@ -31,5 +40,12 @@ class Console:
 
 @safely
 def open_sink(_environment: Mapping[str, str]) -> Console:
-    """The console is always there."""
-    return Console()
+    """The console is always there; what colours it is imported now, if it is a terminal."""
+    colours = sys.stderr is not None and sys.stderr.isatty()
+    if colours:
+        import rich.console
+
+        import loopsentry.renderers.terminal
+
+        del rich, loopsentry
+    return Console(colours=colours)
