@@ -62,17 +62,22 @@ class Run:
         self.installation = installation
         self.fail_on = fail_on(config)
         self.heard: list[Diagnosis] = []
-        self.item: pytest.Item | None = None
         self.actors: list[Actor] = []
         self.blamed: Actor | None = None
         self.scopes: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
         self.shared: list[tuple[Any, str]] = []
+        self.watch: Watch | None = None
+        self.follow(installation)
+
+    def follow(self, installation: Installation) -> None:
+        """Listen to an installation: the first one, or one that a test has put in its place."""
+        self.detach()
+        self.installation = installation
         registry, examiner = installation.registry, installation.examiner
         registry.describers.append(self.describe)
         registry.met.append(self.name_scope)
         examiner.advisers.append(self.advise)
-        examiner.subscribers.append(self.heard.append)
-        self.watch: Watch | None = None
+        examiner.subscribers.append(self.hear)
         if self.fail_on:
             from loopsentry.crossings import Watch
 
@@ -83,17 +88,21 @@ class Run:
         """Stop listening."""
         if self.watch is not None:
             self.watch.detach()
+            self.watch = None
         registry, examiner = self.installation.registry, self.installation.examiner
         listening: list[tuple[list[Any], Any]] = [
             (registry.describers, self.describe),
             (registry.met, self.name_scope),
             (examiner.advisers, self.advise),
+            (examiner.subscribers, self.hear),
         ]
         for listeners, ours in listening:
             if ours in listeners:
                 listeners.remove(ours)
-        if self.heard.append in examiner.subscribers:
-            examiner.subscribers.remove(self.heard.append)
+
+    def hear(self, diagnosis: Diagnosis) -> None:
+        """Keep a diagnosis for the next report."""
+        self.heard.append(diagnosis)
 
     # who is at work ------------------------------------------------------------------------
 
@@ -104,6 +113,9 @@ class Run:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """Follow a test from its set-up to its tear-down."""
+        installed = current()
+        if installed is not None and installed is not self.installation:
+            self.follow(installed)
         self.actors = [test_actor(item)]
         try:
             return (yield)
