@@ -170,7 +170,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Explain an exception of a test, its set-up or its tear-down."""
     run = _arm(item.config, anyway=_speaks_of_loops(call.excinfo))
-    if run is None:
+    if run is None or not run.has_news(item, call):
         return (yield)
     return (yield from run.make_report(item, call))
 

@@ -219,6 +219,11 @@ class Run:
 
     # reports -------------------------------------------------------------------------------
 
+    def has_news(self, item: Any, call: pytest.CallInfo[None]) -> bool:
+        """Whether there is anything to add to a report; the question of nearly every test."""
+        failed = call.excinfo is not None or getattr(item, "_excinfo", None)
+        return bool(failed or self.heard or self.watch is not None)
+
     def make_report(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
@@ -306,12 +311,13 @@ def _is_plugins_own(fixturedef: pytest.FixtureDef[Any]) -> bool:
 
 def _nature(function: Any) -> tuple[bool, bool]:
     """Whether a fixture is asynchronous, and whether it has a tear-down of its own."""
-    inner = inspect.unwrap(function)
-    generates = inspect.isasyncgenfunction(inner)
-    return (
-        generates or inspect.iscoroutinefunction(inner),
-        generates or inspect.isgeneratorfunction(inner),
-    )
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    flags = code.co_flags if code is not None else 0
+    return bool(flags & _ASYNCHRONOUS), bool(flags & _GENERATING)
+
+
+_ASYNCHRONOUS = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+_GENERATING = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 
 
 def _version(package: str) -> tuple[int, int]:
