@@ -262,7 +262,33 @@ def test_it_can_be_turned_off(
     run = project.run(*args, env=env)
     assert run.outcomes() == {"passed": 1, "failed": 1}
     assert not re.search(r"LS\d{3}", run.output)
+    assert ("switched off by LOOPSENTRY" in run.output) == bool(env)
     assert run.records == []
+
+
+def test_hostile_objects_meet_no_error_of_ours(project: Project) -> None:
+    """Fixtures and exceptions whose attributes raise end as they do without the plugin."""
+    project.write(
+        {
+            "test_it.py": "import pytest, sqlalchemy.ext.asyncio\n\n"
+            "class Hostile(RuntimeError):\n"
+            "    def __getattribute__(self, name):\n"
+            "        if name in ('__class__', 'args', '__notes__', '__cause__'):\n"
+            "            raise LookupError(name)\n"
+            "        return super().__getattribute__(name)\n\n"
+            "@pytest.fixture\n"
+            "def hostile():\n"
+            "    yield Hostile('loop')\n\n"
+            "def test_value(hostile):\n"
+            "    assert type(hostile) is Hostile\n\n"
+            "def test_failure():\n"
+            "    raise RuntimeError('loop', object()) from ValueError('loop')\n"
+        }
+    )
+    run = project.run()
+    assert run.outcomes() == {"passed": 1, "failed": 1}, run.output
+    assert "INTERNALERROR" not in run.output
+    assert "loopsentry failed" not in run.output
 
 
 def test_it_imports_next_to_nothing(project: Project) -> None:

@@ -117,6 +117,11 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     """Say that loopsentry is at work, and how."""
     if not config.getini("loopsentry"):
         return None
+    if "LOOPSENTRY" in os.environ:
+        from loopsentry.installation import switched_off
+
+        if switched_off():
+            return f"loopsentry: {__version__}, switched off by LOOPSENTRY"
     run = config.stash.get(_run, None)
     if run is not None:
         mode = run.installation.examiner.options.on_mismatch
@@ -177,16 +182,13 @@ def pytest_runtest_makereport(
 
 def _speaks_of_loops(excinfo: pytest.ExceptionInfo[BaseException] | None) -> bool:
     """Whether an exception, or one that it came of, may concern loops though nothing is watched."""
-    exc = excinfo.value if excinfo is not None else None
-    for _ in range(20):
-        if exc is None:
-            return False
-        if isinstance(exc, ExceptionGroup):
-            exc = exc.exceptions[0]
-        if isinstance(exc, (RuntimeError, ValueError)) and "loop" in str(exc.args[:1]):
-            return True
-        exc = exc.__cause__ or exc.__context__
-    return False
+    if excinfo is None:
+        return False
+    from .sections import arguments, tree
+
+    found = (e for e in tree(excinfo.value) if issubclass(type(e), (RuntimeError, ValueError)))
+    texts = (text for exc in found for text in arguments(exc)[:1])
+    return any(type(text) is str and "loop" in text for text in texts)
 
 
 # the end of the run ------------------------------------------------------------------------

@@ -160,9 +160,10 @@ class Run:
 
     def _learn_scope(self, value: Any, fixturedef: pytest.FixtureDef[Any]) -> None:
         """Plugins hand out loops, or runners of them, through fixtures of the loop's scope."""
-        if isinstance(value, asyncio.Runner) and _is_plugins_own(fixturedef):
+        # The type alone is asked: a fixture may give a proxy that answers for nothing yet.
+        if issubclass(type(value), asyncio.Runner) and _is_plugins_own(fixturedef):
             value = value.get_loop()  # entered already; another runner's loop would be made here
-        if isinstance(value, asyncio.AbstractEventLoop):
+        if issubclass(type(value), asyncio.AbstractEventLoop):
             self.scopes[value] = fixturedef.scope
 
     def name_scope(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -233,6 +234,10 @@ class Run:
         self.blamed = None
         with without_notes(exc if diagnosis is not None else None):
             report = yield
+        safely(self._add_to)(report, diagnosis)
+        return report
+
+    def _add_to(self, report: pytest.TestReport, diagnosis: Diagnosis | None) -> None:
         self._look_ahead()
         if diagnosis is not None and report.failed:
             add_section(report, self.installation.examiner.render(diagnosis))
@@ -242,7 +247,6 @@ class Run:
         told = {entry["id"]: entry for entry in self.take_told()}
         if told:
             report.loopsentry = list(told.values())  # type: ignore[attr-defined]
-        return report
 
     def _look_ahead(self) -> None:
         """Announce what the drivers in use survive, where the ini file asks for that."""

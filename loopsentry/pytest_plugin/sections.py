@@ -31,9 +31,9 @@ def add_section(report: pytest.TestReport | pytest.CollectReport, text: str) -> 
 def without_notes(exc: BaseException | None) -> Iterator[None]:
     """Take loopsentry's notes off an exception and all it came of, while pytest represents it."""
     taken: list[tuple[list[Any], list[Any]]] = []
-    for node in _tree(exc):
-        notes = getattr(node, "__notes__", None)
-        if isinstance(notes, list) and any(_told(note) for note in notes):
+    for node in tree(exc):
+        notes = _notes(node)
+        if any(map(_told, notes)):
             taken.append((notes, notes[:]))
             notes[:] = [note for note in notes if not _told(note)]
     try:
@@ -45,8 +45,8 @@ def without_notes(exc: BaseException | None) -> Iterator[None]:
 
 def diagnosis_on(exc: BaseException) -> Diagnosis | None:
     """The diagnosis that a note of an exception, or of what it came of, carries."""
-    for node in _tree(exc):
-        for note in getattr(node, "__notes__", None) or ():
+    for node in tree(exc):
+        for note in _notes(node):
             if _told(note):
                 diagnosis: Diagnosis = note.diagnosis
                 return diagnosis
@@ -54,19 +54,37 @@ def diagnosis_on(exc: BaseException) -> Diagnosis | None:
 
 
 def _told(note: Any) -> bool:
-    return isinstance(getattr(note, "diagnosis", None), Diagnosis)
+    return issubclass(type(note), str) and type(getattr(note, "diagnosis", None)) is Diagnosis
 
 
-def _tree(exc: BaseException | None) -> list[BaseException]:
-    """An exception, its causes and contexts and the members of its groups."""
+def tree(exc: BaseException | None) -> list[BaseException]:
+    """An exception, its causes and contexts and the members of its groups.
+
+    Only what `BaseException` itself keeps is read: a class may override everything else.
+    """
     found: list[BaseException] = []
-    waiting = [exc]
+    waiting: list[Any] = [exc]
     while waiting and len(found) < _SEEN:
         node = waiting.pop()
         if node is None or any(node is seen for seen in found):
             continue
         found.append(node)
-        waiting += [node.__cause__, node.__context__]
-        if isinstance(node, BaseExceptionGroup):
-            waiting += node.exceptions
+        waiting += [_field(node, "__cause__"), _field(node, "__context__")]
+        if issubclass(type(node), BaseExceptionGroup):
+            waiting += BaseExceptionGroup.__dict__["exceptions"].__get__(node, type(node))
     return found
+
+
+def arguments(exc: BaseException) -> tuple[Any, ...]:
+    """An exception's arguments."""
+    args = _field(exc, "args")
+    return args if isinstance(args, tuple) else ()
+
+
+def _field(exc: BaseException, name: str) -> Any:
+    return BaseException.__dict__[name].__get__(exc, type(exc))
+
+
+def _notes(exc: BaseException) -> list[Any]:
+    notes = _field(exc, "__dict__").get("__notes__")
+    return notes if type(notes) is list else []
