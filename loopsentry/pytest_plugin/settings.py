@@ -38,10 +38,11 @@ def check(config: pytest.Config) -> None:
     from loopsentry import installation
 
     mode = str(config.getini("loopsentry_on_mismatch")).strip()
-    if mode and mode not in installation.AVAILABLE:
+    available = getattr(installation, "AVAILABLE", installation.MODES)
+    if mode and mode not in available:
         raise pytest.UsageError(
             f"loopsentry_on_mismatch: {mode!r} is not available in this version;"
-            f" valid is {', '.join(installation.AVAILABLE)}"
+            f" valid is {', '.join(available)}"
         )
     for word in fail_on(config):
         _check_word(word)

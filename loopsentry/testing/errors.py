@@ -15,6 +15,8 @@ class LoopSafetyError(AssertionError):
         diagnosis: what is known about it, None for a hang or another failure.
     """
 
+    __module__ = "loopsentry.testing"
+
     def __init__(
         self, text: str, arrangement: str = "", diagnosis: Diagnosis | None = None
     ) -> None:
@@ -29,3 +31,5 @@ class LoopCrossingWarning(UserWarning):
     psycopg's and aiosqlite's connections are bound to no loop between operations; asyncpg's are, so
     what passes here fails there. Since version 0.1.0.
     """
+
+    __module__ = "loopsentry.testing"

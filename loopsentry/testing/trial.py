@@ -23,7 +23,7 @@ from .errors import LoopCrossingWarning, LoopSafetyError
 from .loops import GRACE, NAME, LoopThread, Outcome
 from .records import examining
 
-_TWICE = "twice on one loop"
+_TWICE = "on one loop, run twice"
 _CLOSED = "on a second loop after the first one closed"
 _ALIVE = "on two loops alive in two threads"
 _FORKED = "in a forked child"
