@@ -35,7 +35,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "_loop_pool": frozenset({"_safely", "_sockets"}),
     "_bell": NOTHING,
     "mismatch": frozenset({"model"}),
-    "crossing": frozenset({"_safely", "_sockets", "mismatch", "model", "registry"}),
+    "guard": frozenset({"_safely", "_sockets", "mismatch", "model", "registry"}),
     "_sockets": NOTHING,
     "holders": frozenset({"model", "registry", "_frames"}),
     "siblings": frozenset({"model", "registry", "_frames", "exceptions"}),
@@ -62,7 +62,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     ),
     "installation": ANY,
     "probes": frozenset(
-        {"model", "registry", "crossing", "mismatch", "exceptions", "_frames", "_safely"}
+        {"model", "registry", "guard", "mismatch", "exceptions", "_frames", "_safely"}
     ),
     "hooks": frozenset({"model", "_safely"}),
     "causes": frozenset({"model"}),

@@ -385,6 +385,12 @@ def follow_to_a_client(project: Project, section: str) -> None:
         text = text.replace("with TestClient(app) as client:", block)
         path.write_text(re.sub(r"assert (client\.get\([^)]*\))", r"assert (await \1)", text))
         return
+    closing = re.search(r"^ +(client\.portal\.call\((\w+)\.dispose\))$", section, re.MULTILINE)
+    if closing is not None:
+        block = r"( +assert client\.get.*\n)"
+        text = re.sub(block, rf"\1        {closing[1]}\n", text)
+        path.write_text(f"from shop import {closing[2]}\n{text}")
+        return
     follow(project, section)
     lines = path.read_text("utf-8").splitlines()
     signature = lines.pop()

@@ -36,7 +36,7 @@ from loopsentry._frames import (
     walk_live,
 )
 from loopsentry._safely import safely
-from loopsentry.crossing import Guard
+from loopsentry.guard import Guard
 from loopsentry.model import (
     Birth,
     Clue,

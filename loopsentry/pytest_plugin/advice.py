@@ -70,6 +70,10 @@ def advise(diagnosis: Diagnosis, setting: Setting) -> Diagnosis:
     }
     runner = next(iter(runners), ASYNCIO if diagnosis.context == ASYNCIO else "")
     name, adviser = advisers.get(runner, ("", None))
+    if runner == CLIENT and name not in {fix.id for fix in diagnosis.fixes}:
+        # Each test has its block already; what is left is that the engine outlives the block.
+        name, adviser = "dispose-in-loop", _dispose_in_client
+        diagnosis = _without(diagnosis, {"async-test-client"})
     if adviser is None or name not in {fix.id for fix in diagnosis.fixes}:
         return diagnosis
     fix = adviser(diagnosis, setting)
@@ -256,6 +260,21 @@ def _dispose_in_case(diagnosis: Diagnosis, _setting: Setting) -> Fix:
     )
     title = "let each test dispose of the engine on its own loop"
     reason = "IsolatedAsyncioTestCase has a loop for each test; the pool must not outlive it"
+    return _fix("dispose-in-loop", title, [Part(where, lines)], reason)
+
+
+def _dispose_in_client(diagnosis: Diagnosis, _setting: Setting) -> Fix:
+    """Inside `with` there is a loop for each block, and the portal reaches it."""
+    engine = diagnosis.engine.variable if diagnosis.engine else None
+    role = next((role for role in _actors(diagnosis) if role.kind == "test"), None)
+    where = f"{role.place.path}, each test" if role else "each test"
+    lines = (
+        "with TestClient(app) as client:",
+        "    ...",
+        f"    client.portal.call({engine or 'engine'}.dispose)",
+    )
+    title = "dispose of the engine at the end of each block, on the client's own loop"
+    reason = "each `with` block has a loop of its own; the pool must not outlive it"
     return _fix("dispose-in-loop", title, [Part(where, lines)], reason)
 
 
