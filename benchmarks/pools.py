@@ -1,8 +1,9 @@
 """Compare ways to use one engine on several loops: `python -m benchmarks.pools`.
 
-All of them do the same, open a session, execute `SELECT 1` and close it, on one event loop; what a
-way costs where it is not needed is what keeps people from using it. They are timed in turn, round
-by round, in several new processes, pinned to one processor. Ratios are made inside a round.
+All of them do the same, open a session, load one object of a mapped class and close it, on one
+event loop; what a way costs where it is not needed is what keeps people from using it. They are
+timed in turn, round by round, in several new processes, pinned to one processor. Ratios are made
+inside a round.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ from time import perf_counter_ns
 from typing import Any
 
 import asyncpg
-from sqlalchemy import NullPool, make_url, text
+from sqlalchemy import NullPool, make_url, select
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
     async_sessionmaker,
     create_async_engine,
 )
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 import loopsentry
 
@@ -37,8 +39,6 @@ from . import database
 from .__main__ import RESULTS, pin, versions
 
 ROOT = Path(__file__).parent.parent
-STATEMENT = text("SELECT 1")
-
 Once = Callable[[], Awaitable[object]]
 
 #: Each way with its operations in a round, the way it is compared with, and the ratio promised.
@@ -55,12 +55,27 @@ WAYS: dict[str, tuple[int, str, float | None]] = {
 FRESH, RECORD, LIMIT = "session_scope_fresh()", "fresh engine", 0.75
 
 
+class Base(DeclarativeBase):
+    """Of the one table."""
+
+
+class Person(Base):
+    """What is loaded."""
+
+    __tablename__ = "loopsentry_benchmark"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    email: Mapped[str]
+
+
 def ways(url: str) -> dict[str, Once]:
     """Make every way, by name."""
     plain = create_async_engine(url)
     local = create_async_engine(url, poolclass=loopsentry.LoopLocalPool)
     null = create_async_engine(url, poolclass=NullPool)
     engines: dict[asyncio.AbstractEventLoop, AsyncEngine] = {}
+    query = "SELECT id, name, email FROM loopsentry_benchmark WHERE id = $1"
     dsn = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
     def engine_of_loop() -> AsyncEngine:
@@ -70,7 +85,7 @@ def ways(url: str) -> dict[str, Once]:
         return engines[loop]
 
     async def use(session: AsyncSession) -> None:
-        await session.execute(STATEMENT)
+        (await session.scalars(select(Person).where(Person.id == 1))).one()
 
     def session_on(engine: Callable[[], AsyncEngine]) -> Once:
         async def once() -> None:
@@ -82,7 +97,7 @@ def ways(url: str) -> dict[str, Once]:
     async def bare() -> None:
         connection = await asyncpg.connect(dsn)
         try:
-            await connection.fetchval("SELECT 1")
+            await connection.fetchrow(query, 1)
         finally:
             await connection.close()
 
@@ -119,7 +134,22 @@ async def fresh_engine(url: str) -> Any:
 
 async def measure(url: str, rounds: int) -> list[dict[str, float]]:
     """Microseconds of one operation of each way, round by round."""
-    made = ways(url)
+    engine = create_async_engine(url)
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.drop_all)
+        await connection.run_sync(Base.metadata.create_all)
+    async with AsyncSession(engine) as session, session.begin():
+        session.add(Person(id=1, name="Anne", email="anne@example.org"))
+    try:
+        return await time_rounds(ways(url), rounds)
+    finally:
+        async with engine.begin() as connection:
+            await connection.run_sync(Base.metadata.drop_all)
+        await engine.dispose()
+
+
+async def time_rounds(made: dict[str, Once], rounds: int) -> list[dict[str, float]]:
+    """Time each way in each round, in a new order."""
     for once in made.values():
         await once()
     gc.collect()
@@ -168,7 +198,7 @@ def summarise(measured: Sequence[dict[str, float]]) -> dict[str, dict[str, Any]]
 
 def table(summary: dict[str, dict[str, Any]]) -> str:
     """The figures, with what is promised."""
-    head = f"{'session with SELECT 1':<40}{'us':>9}  {'ratio':>6}  (middle half)    to"
+    head = f"{'a session that loads an object':<40}{'us':>9}  {'ratio':>6}  (middle half)    to"
     lines = [head, "-" * len(head)]
     for name, row in summary.items():
         low, high = row["middle_half"]
@@ -195,7 +225,7 @@ def plot(summary: dict[str, dict[str, Any]], file: Path, subtitle: str) -> None:
     figure, axes = plt.subplots(figsize=(8, 3.2), layout="constrained")
     bars = axes.barh(names[::-1], times[::-1], color=colours[::-1])
     axes.bar_label(bars, [f"{time / 1000:.2f} ms" for time in times[::-1]], padding=4)
-    axes.set_xlabel("milliseconds for a session with one SELECT 1")
+    axes.set_xlabel("milliseconds for a session that loads one object")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}")
     axes.set_xlim(0, max(times) * 1.15)
     axes.set_title(subtitle, fontsize=9, loc="left")

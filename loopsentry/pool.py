@@ -201,7 +201,7 @@ class LoopLocalPool(AsyncAdaptedQueuePool):
     # opening and closing -------------------------------------------------------------------
 
     def _should_wrap_creator(self, creator: Any) -> Any:
-        create = super()._should_wrap_creator(creator)
+        create = self._open_uncounted = super()._should_wrap_creator(creator)
 
         def open_counted(record: Record) -> DBAPIConnection:
             if self._max_total is not None and not record.has_place:

@@ -25,6 +25,7 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool
 from sqlalchemy.pool.base import _AdhocProxiedConnection
+from sqlalchemy.util import greenlet_spawn
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -67,6 +68,15 @@ class _ScopeMethod:
         return scope
 
 
+class _OwnPool(AsyncAdaptedQueuePool):
+    """A pool whose creator takes a record already, so that nobody has to find that out."""
+
+    _sqla_logger_namespace = "sqlalchemy.pool.impl.AsyncAdaptedQueuePool"
+
+    def _should_wrap_creator(self, creator: Any) -> Any:
+        return creator
+
+
 class _OwnPoolEngine(OptionEngine):
     """A view of an engine with a pool of its own.
 
@@ -80,8 +90,10 @@ class _OwnPoolEngine(OptionEngine):
     def __init__(self, source: Engine) -> None:
         super().__init__(source, {})
         self.opened: list[Any] = []
-        self.pool = AsyncAdaptedQueuePool(
-            source.pool._creator,
+        # A LoopLocalPool counts what its own creator opens.
+        self._open = getattr(source.pool, "_open_uncounted", source.pool._invoke_creator)
+        self.pool = _OwnPool(
+            self._open_and_remember,  # type: ignore[arg-type]
             pool_size=1,
             max_overflow=0,
             timeout=getattr(source.pool, "_timeout", 30.0),
@@ -94,10 +106,11 @@ class _OwnPoolEngine(OptionEngine):
         _own_pools.add(self.pool)
         if getattr(source.dialect, "server_version_info", None) is None:
             self._initialise_a_copy_of(source)
-        event.listen(self.pool, "connect", self._remember)
 
-    def _remember(self, dbapi_connection: Any, _record: Any) -> None:
-        self.opened.append(dbapi_connection)
+    def _open_and_remember(self, record: Any) -> Any:
+        connection = self._open(record)
+        self.opened.append(connection)
+        return connection
 
     def _initialise_a_copy_of(self, source: Engine) -> None:
         """Ask the server for what the dialect has to know, independently of other loops.
@@ -267,10 +280,19 @@ async def _fresh(
     session = maker(bind=engine)
 
     async def close() -> None:
+        if getattr(session.close, "__func__", None) is AsyncSession.close:
+            await greenlet_spawn(close_both)  # half the way of two awaits
+            return
         try:
             await session.close()
         finally:
             await engine.dispose()
+
+    def close_both() -> None:
+        try:
+            session.sync_session.close()
+        finally:
+            own.dispose()
 
     def cut() -> None:
         # What failed or was cancelled is known already; left checked out, the connection would

@@ -174,8 +174,6 @@ def test_ini_mode_yields_to_the_environment(project: Project, env: str | None, f
 
 def test_mode_raise_stops_a_crossing(project: Project) -> None:
     """With `loopsentry_on_mismatch = raise` the failure comes from loopsentry, before a byte."""
-    if "raise" not in installation.MODES:
-        pytest.skip("this version has no mode raise yet")
     ini = "[pytest]\nloopsentry_on_mismatch = raise\n"
     project.write({"test_it.py": CROSSING, "pytest.ini": ini})
     run = project.run()

@@ -38,7 +38,7 @@ def check(config: pytest.Config) -> None:
     from loopsentry import installation
 
     mode = str(config.getini("loopsentry_on_mismatch")).strip()
-    available = getattr(installation, "AVAILABLE", installation.MODES)
+    available = installation.MODES
     if mode and mode not in available:
         raise pytest.UsageError(
             f"loopsentry_on_mismatch: {mode!r} is not available in this version;"
