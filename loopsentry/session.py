@@ -27,6 +27,8 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool
 from sqlalchemy.pool.base import _AdhocProxiedConnection
 from sqlalchemy.util import greenlet_spawn
 
+from .engines import masked
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
@@ -396,7 +398,7 @@ def _by_pool(engines: Iterable[AsyncEngine]) -> dict[Pool, AsyncEngine]:
 
 
 def _advice(engines: Iterable[AsyncEngine]) -> str:
-    listed = sorted(_masked(engine.url) for engine in engines)
+    listed = sorted(masked(engine.url) for engine in engines)
     if not listed:
         return (
             "no async engine is known in this process; make one with"
@@ -406,10 +408,3 @@ def _advice(engines: Iterable[AsyncEngine]) -> str:
         f"{len(listed)} async engines are known in this process: {', '.join(listed)};"
         " name one: session_scope_fresh(engine), or call the method on one AsyncSessionFactory"
     )
-
-
-def _masked(url: URL) -> str:
-    """A URL without its password and without anything secret in its query."""
-    secret = ("pass", "secret", "token", "key")
-    hidden = {name: "***" for name in url.query if any(part in name.lower() for part in secret)}
-    return url.update_query_dict(hidden).render_as_string(hide_password=True)

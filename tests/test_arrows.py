@@ -30,7 +30,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "recognition": frozenset({"model"}),
     "diagnosis": frozenset({"model"}),
     "story": frozenset({"model"}),
-    "session": frozenset({"model", "registry"}),
+    "session": frozenset({"engines", "model", "registry"}),
+    "engines": frozenset({"model", "registry", "_frames", "_safely"}),
     "pool": frozenset({"_bell", "_loop_pool", "_sockets"}),
     "_loop_pool": frozenset({"_safely", "_sockets"}),
     "_bell": NOTHING,
@@ -62,7 +63,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     ),
     "installation": ANY,
     "probes": frozenset(
-        {"model", "registry", "guard", "mismatch", "exceptions", "_frames", "_safely"}
+        {"model", "registry", "engines", "guard", "mismatch", "exceptions", "_frames", "_safely"}
     ),
     "hooks": frozenset({"model", "_safely"}),
     "causes": frozenset({"model"}),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import re
 import sys
 import threading
 import weakref
@@ -17,19 +16,19 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import URL, event
+from sqlalchemy import event
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import AdaptedConnection, Connection, Engine, ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import Pool, PoolProxiedConnection
 
+from loopsentry import engines
 from loopsentry._frames import (
     Site,
     describe_all,
     first_argument,
     is_user,
-    is_user_file,
     thread_of,
     user_place,
     user_stack,
@@ -40,7 +39,6 @@ from loopsentry.guard import Guard
 from loopsentry.model import (
     Birth,
     Clue,
-    EngineInfo,
     ObjectKind,
     Reporter,
     Sighting,
@@ -52,6 +50,8 @@ from loopsentry.registry import LoopRecord, Opening, Registry
 PACKAGES = ("sqlalchemy", "sqlmodel", "greenlet")
 OPERATIONS = ("sqlalchemy.ext.asyncio",)
 KEPT = "loopsentry"
+
+engine_of = engines.engine_of
 
 _SYMPTOMS: tuple[tuple[type[Exception], str, SymptomKind], ...] = (
     (sa_exc.MissingGreenlet, "", "missing-greenlet"),
@@ -374,92 +374,6 @@ def _innermost_engine(sites: list[Site]) -> Engine | None:
 
 def _engine_here() -> Engine | None:
     return _innermost_engine(list(walk_live(sys._getframe(1))))
-
-
-def engine_of(target: Any, registry: Registry) -> EngineInfo | None:
-    """Describe the engine that is, or has, or made the given engine, pool or session."""
-    engine = _find_engine(target, registry)
-    if engine is None:
-        return None
-    registry.engines.add(engine)
-    if engine not in registry.engine_names:
-        registry.engine_names[engine] = _name_engine(engine) or (None, None)
-    variable, module_file = registry.engine_names[engine]
-    return EngineInfo(
-        url=masked(engine.url),
-        driver=engine.driver,
-        variable=variable,
-        module_file=module_file,
-        created_at=registry.engine_places.get(engine),
-        loops=registry.loops_of(engine.pool),
-        asynchronous=engine.dialect.is_async,
-    )
-
-
-def _find_engine(target: Any, registry: Registry) -> Engine | None:
-    if isinstance(target, AsyncSession):
-        target = target.sync_session
-    if isinstance(target, Session):
-        target = target.bind
-    if isinstance(target, AsyncEngine):
-        target = target.sync_engine
-    if isinstance(target, Connection | AsyncConnection):
-        target = target.sync_engine if isinstance(target, AsyncConnection) else target.engine
-    if isinstance(target, Engine):
-        return target
-    if isinstance(target, Pool):
-        for engine in list(registry.engines):
-            if engine.pool is target or engine.dialect is target._dialect:
-                return engine  # type: ignore[no-any-return]
-    return None
-
-
-def masked(url: URL) -> str:
-    """A URL without its password and without anything secret in its query."""
-    hidden = {name: "***" for name in url.query if _SECRET.search(name)}
-    return url.update_query_dict(hidden).render_as_string(hide_password=True)
-
-
-_SECRET = re.compile(r"pass|secret|token|key|credential", re.IGNORECASE)
-
-
-@safely
-def _name_engine(engine: Engine) -> tuple[str | None, str | None]:
-    """Find the global variable that holds an engine, in the user's modules, one level deep."""
-    for name, module in list(sys.modules.items()):
-        names = _attributes_of(module)
-        file = names.get("__file__")
-        if not _is_own(names) and name != "__main__":
-            continue
-        for variable, value in list(names.items()):
-            if _holds(value, engine):
-                return variable, file
-            if _is_own(_attributes_of(sys.modules.get(type(value).__module__))):
-                for attribute, inner in list(_attributes_of(value).items()):
-                    if _holds(inner, engine):
-                        return f"{variable}.{attribute}", file
-    return None, None
-
-
-def _attributes_of(target: Any) -> dict[str, Any]:
-    """An object's own attributes, without running a `__getattr__` of it: modules may be lazy."""
-    try:
-        attributes = object.__getattribute__(target, "__dict__")
-    except AttributeError:
-        return {}
-    return attributes if type(attributes) is dict else {}
-
-
-def _is_own(names: dict[str, Any]) -> bool:
-    """Whether these are the names of one of the user's own modules."""
-    file = names.get("__file__")
-    return isinstance(file, str) and is_user_file(file)
-
-
-def _holds(value: Any, engine: Engine) -> bool:
-    if issubclass(type(value), AsyncEngine):
-        return value.sync_engine is engine
-    return value is engine
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
