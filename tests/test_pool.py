@@ -87,16 +87,13 @@ def living(new_loop: Callable[[], asyncio.AbstractEventLoop], count: int) -> Ite
                 thread.close()
 
 
-def _new_uvloop() -> asyncio.AbstractEventLoop:
-    uvloop = pytest.importorskip("uvloop", reason="uvloop is not made for this platform")
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop
-
-
 @pytest.fixture(params=["asyncio", "uvloop"])
 def new_loop(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop]:
     """Give a way to make a loop, of each kind."""
-    return asyncio.new_event_loop if request.param == "asyncio" else _new_uvloop
+    if request.param == "asyncio":
+        return asyncio.new_event_loop
+    uvloop: Any = pytest.importorskip("uvloop", reason="uvloop is not made for this platform")
+    return uvloop.new_event_loop  # type: ignore[no-any-return]
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
