@@ -22,12 +22,31 @@ def safely(function: Callable[P, R]) -> Callable[P, R | None]:
 
     Interrupts and exits pass through: they belong to the program.
     """
+    return _guard(function, stays=True)
+
+
+def until_failure(function: Callable[P, R]) -> Callable[P, R | None]:
+    """Make a function as `safely` does, that is not called again once it has failed.
+
+    For hooks: one that fails would fail again each time, and cost the program that each time.
+    """
+    return _guard(function, stays=False)
+
+
+def _guard(function: Callable[P, R], *, stays: bool) -> Callable[P, R | None]:
+    off = False
 
     @functools.wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R | None:
+        nonlocal off
+        if off:
+            return None
         try:
             return function(*args, **kwargs)
+        except (RecursionError, MemoryError):
+            return None  # the program has no room left: neither a failure of ours nor news to it
         except Exception:
+            off = not stays
             complain(f"{function.__module__}.{function.__qualname__}")
             return None
 
@@ -35,8 +54,11 @@ def safely(function: Callable[P, R]) -> Callable[P, R | None]:
 
 
 def complain(where: str) -> None:
-    """Log the present exception as loopsentry's own failure, once per place."""
-    if where in _reported:
+    """Log the present exception as loopsentry's own failure, once per place.
+
+    Not while the interpreter ends: modules are taken apart then, under whoever still runs.
+    """
+    if where in _reported or sys.is_finalizing():
         return
     _reported.add(where)
     with contextlib.suppress(Exception):  # a broken logging set-up is not ours to report

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import weakref
+from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from ._safely import safely
-from .installation import current, install, switched_off
+from .installation import Installation, current, install, switched_off
 from .model import Clue
 
 if TYPE_CHECKING:
@@ -29,38 +32,64 @@ class LoopSentryMiddleware:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self.ready = False
+        self._ready = False
+        self._known: Callable[[], Installation | None] = lambda: None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the application; on an exception, explain it and let it go on."""
-        if not self.ready:
-            self.ready = True
-            _install_late()
-            _tell_surroundings()
-        token = _scope.set(scope)
+        known = self._known()
+        if known is None or known is not current():
+            self._meet_installation()
+        request = _Request(scope)
+        token = _request.set(request)
         try:
             await self.app(scope, receive, send)
         except Exception as exc:
             _examine(exc, scope)
             raise
         finally:
-            _scope.reset(token)
+            request.scope = None
+            with suppress(ValueError):  # closed from another context than it was begun in
+                _request.reset(token)
+
+    def _meet_installation(self) -> None:
+        """Install if nobody has; let diagnoses that are made below know of the request."""
+        if not self._ready:
+            self._ready = True
+            _install_late()
+        installation = current()
+        if installation is not None:
+            self._known = weakref.ref(installation)
+            _tell_surroundings(installation)
 
 
-_scope: ContextVar[Scope | None] = ContextVar("loopsentry.scope", default=None)
+class _Request:
+    """What is going on, while it goes on.
+
+    Contexts are copied, into tasks and by connections that outlive the request; whatever stands in
+    a variable lives as long as they do. So the scope, with all the program's state, is let go of.
+    """
+
+    __slots__ = ("scope",)
+
+    def __init__(self, scope: Scope | None) -> None:
+        self.scope = scope
+
+
+_request: ContextVar[_Request | None] = ContextVar("loopsentry.request", default=None)
+_told: weakref.WeakSet[Installation] = weakref.WeakSet()
 
 
 @safely
-def _tell_surroundings() -> None:
-    """Let a diagnosis that is made below the middleware know of the request."""
-    installation = current()
-    if installation is not None and _describe_current not in installation.registry.describers:
-        installation.registry.describers.insert(0, _describe_current)
+def _tell_surroundings(installation: Installation) -> None:
+    if installation not in _told:
+        _told.add(installation)
+        installation.registry.on_surroundings(_describe_current, first=True)
 
 
 def _describe_current() -> dict[str, str] | None:
-    scope = _scope.get()
-    return describe_scope(scope) if scope is not None else None
+    request = _request.get()
+    return describe_scope(request.scope) if request is not None and request.scope else None
 
 
 @safely

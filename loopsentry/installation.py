@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from importlib import metadata
 from types import TracebackType
 from typing import Any, Self
@@ -13,7 +15,7 @@ from typing import Any, Self
 from . import __version__, _frames, catalog
 from ._safely import complain, safely
 from .exceptions import message_of, type_name_of
-from .model import Diagnosis, Reporter
+from .model import Diagnosis
 from .recognition import Recogniser
 from .registry import Registry
 from .report import Examiner, Options, Sink
@@ -34,42 +36,41 @@ class Installation:
         self.examiner = Examiner(self.registry, self.shelves, recogniser, __version__)
         self.examiner.options = options
         self.examiner.subscribers = _subscribers
-        self._detachments: list[Callable[[], None]] = []
+        self._attached = ExitStack()
 
     def attach(self, environment: Mapping[str, str]) -> None:
         """Listen to the libraries and to the places where exceptions surface."""
-        report: Reporter = safely(self.examiner.report)
         for sink in self.shelves.sinks:
             opened: Sink | None = sink.open_sink(environment)
             if opened is not None:
                 self.examiner.sinks.append(opened)
+        self.attach_probes()
+        for hook in self.shelves.hooks:
+            self._attached.callback(hook.attach(self.examiner.report, self.registry))
+        self.configure(self.examiner.options)
+
+    def attach_probes(self) -> None:
+        """Listen to the libraries alone."""
         for probe in self.shelves.probes:
             if hasattr(probe, "attach"):
-                probe.attach(self.registry, report)
-                self._detachments.append(probe.detach)
-        for hook in self.shelves.hooks:
-            hook.attach(report, self.registry)
-            self._detachments.append(hook.detach)
-        self.configure(self.examiner.options)
+                self._attached.callback(probe.attach(self.examiner.report, self.registry))
 
     def configure(self, options: Options) -> None:
         """Take new options, also for engines that exist already."""
         self.examiner.options = options
-        self.registry.on_mismatch = options.on_mismatch
-        for probe in self.shelves.probes:
-            if hasattr(probe, "configure"):
-                safely(probe.configure)()
+        self.registry.set_mode(options.on_mismatch)
 
     def detach(self) -> None:
-        """Undo everything, the last first."""
-        while self._detachments:
-            try:
-                self._detachments.pop()()
-            except Exception:
-                complain("uninstall")
+        """Undo everything, the last first; what cannot be undone does not keep the rest."""
+        try:
+            self._attached.close()
+        except Exception:
+            complain("uninstall")
 
 
 _installed: list[Installation] = []
+# Reentrant, because a signal handler or a collection may install or uninstall in the middle of it.
+_composing = threading.RLock()
 _subscribers: list[Callable[[Diagnosis], object]] = []
 
 
@@ -138,13 +139,14 @@ def install(
         evict=evict,
         verbose=os.environ.get("LOOPSENTRY_VERBOSE") == "1" if verbose is None else verbose,
     )
-    if _installed:
-        _installed[0].configure(options)
-        return Handle()
-    installation = Installation(options)
-    _installed.append(installation)
-    installation.attach(os.environ)
-    _watch_forks()
+    with _composing:
+        if _installed:
+            _installed[0].configure(options)
+            return Handle()
+        installation = Installation(options)
+        installation.attach(os.environ)
+        _installed.append(installation)
+        _watch_forks()
     logger.info("loopsentry %s installed, on_mismatch=%s", __version__, options.on_mismatch)
     _warn_of_namesake()
     return Handle()
@@ -183,14 +185,17 @@ def _watch_forks() -> None:
 
 
 def _keep_inherited() -> None:
+    global _composing  # noqa: PLW0603 - another thread of the parent may hold it for ever
+    _composing = threading.RLock()
     for installation in _installed:
         _inherited.extend(installation.registry.births)
 
 
 def uninstall() -> None:
     """Take every hook, filter and listener out again; without an installation it does nothing."""
-    while _installed:
-        _installed.pop().detach()
+    with _composing:
+        while _installed:
+            _installed.pop().detach()
 
 
 def _mode(asked: str | None) -> str:

@@ -14,9 +14,10 @@ import weakref
 from asyncio import _get_running_loop
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .model import (
     Birth,
@@ -32,11 +33,18 @@ from .model import (
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-# One for the whole process: pool records keep births across an uninstall and a new install.
+T = TypeVar("T")
+
+# One for the whole process, so that numbers stay distinct across an uninstall and a new install.
 _serials = itertools.count(1)
 
 DEAD_LOOPS_KEPT = 1_000
+MISTAKES_KEPT = 1_000
 DIAGNOSES_KEPT = 100
+
+#: Takes back what was asked for; calling it again does nothing.
+Undo = Callable[[], None]
+Describer = Callable[[], Mapping[str, str] | None]
 
 
 @dataclass(slots=True, eq=False)
@@ -99,10 +107,12 @@ class Registry:
     def __init__(self) -> None:
         self.recognise: Callable[[Stack], LoopInfo] = lambda _stack: LoopInfo(id=0)
         self.on_mismatch = "annotate"
-        self.describers: list[Callable[[], Mapping[str, str] | None]] = []
-        self.met: list[Callable[[AbstractEventLoop], None]] = []
+        self._describers: list[Describer] = []
+        self._loop_listeners: list[Callable[[AbstractEventLoop], None]] = []
+        self._logger_listeners: list[Callable[[str], None]] = []
+        self._mode_listeners: list[Callable[[], None]] = []
+        self._birth_finders: list[Callable[[Any], Birth | None]] = []
         self.logger_names: set[str] = set()
-        self.loggers_met: list[Callable[[str], None]] = []
         self.serials = _serials
         self.loops: weakref.WeakKeyDictionary[AbstractEventLoop, LoopRecord] = (
             weakref.WeakKeyDictionary()
@@ -124,8 +134,38 @@ class Registry:
         self.cancellations: weakref.WeakKeyDictionary[Any, Cancellation] = (
             weakref.WeakKeyDictionary()
         )
-        self.counts: Counter[str] = Counter()
+        self.counts: OrderedDict[str, int] = OrderedDict()
         self.recent: deque[Diagnosis] = deque(maxlen=DIAGNOSES_KEPT)
+
+    # who listens ---------------------------------------------------------------------------
+
+    def on_loop(self, listener: Callable[[AbstractEventLoop], None]) -> Undo:
+        """Call back with each loop when it is first met."""
+        return _listen(self._loop_listeners, listener)
+
+    def on_logger(self, listener: Callable[[str], None]) -> Undo:
+        """Call back with the name of each pool's logger, the known ones' at once."""
+        for name in list(self.logger_names):
+            listener(name)
+        return _listen(self._logger_listeners, listener)
+
+    def on_mode(self, listener: Callable[[], None]) -> Undo:
+        """Call back when the mode of the process was set, perhaps to what it was."""
+        return _listen(self._mode_listeners, listener)
+
+    def set_mode(self, mode: str) -> None:
+        """Set what a crossing leads to in this process, also for engines that exist already."""
+        self.on_mismatch = mode
+        for listener in list(self._mode_listeners):
+            listener()
+
+    def on_lost_birth(self, finder: Callable[[Any], Birth | None]) -> Undo:
+        """Ask for the birth of what takes no weak reference."""
+        return _listen(self._birth_finders, finder)
+
+    def on_surroundings(self, describer: Describer, *, first: bool = False) -> Undo:
+        """Ask what of a framework is running; `first` is asked before those of before."""
+        return _listen(self._describers, describer, at=0 if first else None)
 
     # loops ---------------------------------------------------------------------------------
 
@@ -155,8 +195,8 @@ class Registry:
         self.loop_records[info.id] = record
         if len(self.loop_records) > DEAD_LOOPS_KEPT:
             self._forget_dead_loops()
-        for greet in self.met:
-            greet(loop)
+        for listener in list(self._loop_listeners):
+            listener(loop)
         return record
 
     def _forget_dead_loops(self) -> None:
@@ -176,7 +216,7 @@ class Registry:
         """Remember where an object came from, weakly."""
         try:
             self.births[target] = birth
-        except TypeError:  # no weak reference possible: the pool record's info has it
+        except TypeError:  # no weak reference possible: whoever has the object knows its birth
             return
 
     def birth_of(self, target: Any) -> Birth | None:
@@ -184,7 +224,7 @@ class Registry:
         try:
             return self.births.get(target)
         except TypeError:
-            return None
+            return next((birth for find in self._birth_finders if (birth := find(target))), None)
 
     def family_of(self, pool: Any) -> int | None:
         """A number for all that is born of one pool, engine or the like."""
@@ -199,8 +239,8 @@ class Registry:
         """Tell those who watch log records of a logger that is new."""
         if name and name not in self.logger_names:
             self.logger_names.add(name)
-            for greet in self.loggers_met:
-                greet(name)
+            for listener in list(self._logger_listeners):
+                listener(name)
 
     def loops_of(self, pool: Any) -> tuple[int, ...]:
         """The loops that own a pool's living connections: none, one, or several."""
@@ -215,7 +255,7 @@ class Registry:
 
     def surroundings(self) -> Mapping[str, str] | None:
         """What of a framework is running here: the first answer of those who describe it."""
-        return next((found for ask in self.describers if (found := ask())), None)
+        return next((found for ask in list(self._describers) if (found := ask())), None)
 
     # what went wrong -----------------------------------------------------------------------
 
@@ -257,15 +297,28 @@ class Registry:
 
     def count(self, diagnosis: Diagnosis) -> int:
         """Count one occurrence of a mistake; return how many there were."""
-        self.counts[diagnosis.id] += 1
-        if self.counts[diagnosis.id] == 1:
+        count = self.counts.pop(diagnosis.id, 0) + 1
+        self.counts[diagnosis.id] = count
+        _keep_last(self.counts, MISTAKES_KEPT)
+        if count == 1:
             self.recent.append(diagnosis)
-        return self.counts[diagnosis.id]
+        return count
 
 
-def _keep_last(remembered: OrderedDict[int, Any]) -> None:
-    while len(remembered) > DEAD_LOOPS_KEPT:
-        remembered.popitem(last=False)
+def _keep_last(remembered: OrderedDict[Any, Any], limit: int = DEAD_LOOPS_KEPT) -> None:
+    while len(remembered) > limit:
+        with suppress(KeyError):  # another thread was faster
+            remembered.popitem(last=False)
+
+
+def _listen(listeners: list[T], listener: T, at: int | None = None) -> Undo:
+    listeners.insert(len(listeners) if at is None else at, listener)
+
+    def undo() -> None:
+        if listener in listeners:
+            listeners.remove(listener)
+
+    return undo
 
 
 def kind_of(loop: AbstractEventLoop) -> str:

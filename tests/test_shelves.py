@@ -16,6 +16,7 @@ from contract import CAUSES, CONTEXTS, FIXES
 
 from loopsentry import catalog
 from loopsentry.cli import cli, main
+from loopsentry.registry import Registry
 
 LIBRARIES = re.compile(
     r"sqlalchemy|asyncpg|psycopg|aiosqlite|uvloop|starlette|uvicorn|fastapi|celery|pytest|anyio",
@@ -77,7 +78,7 @@ def test_a_context_recognises_nothing_in_an_empty_stack(context: ModuleType) -> 
 @pytest.mark.parametrize(
     ("shelf", "functions"),
     [
-        ("hooks", ("attach", "detach")),
+        ("hooks", ("attach",)),
         ("sinks", ("open_sink",)),
         ("renderers", ("render",)),
         ("causes", ("match",)),
@@ -94,10 +95,20 @@ def test_an_entry_has_the_functions_of_its_shelf(shelf: str, functions: tuple[st
             assert callable(getattr(entry, function)), f"{entry.__name__}.{function}"
 
 
+@pytest.mark.parametrize("entry", [*entries("probes"), *entries("hooks")])
+def test_what_an_entry_attaches_it_can_undo(entry: ModuleType) -> None:
+    """Attaching returns what undoes it, which may be called twice; no entry keeps a list of it."""
+    if hasattr(entry, "attach"):
+        undo = entry.attach(lambda *_: None, Registry())
+        undo()
+        undo()
+    kept = [name for name, value in vars(entry).items() if type(value) in (list, dict, set)]
+    assert [name for name in kept if not name.startswith("__")] == []
+
+
 @pytest.mark.parametrize("probe", entries("probes"))
-def test_a_probe_that_attaches_also_detaches(probe: ModuleType) -> None:
-    """What listens can stop listening, and every probe names its library's packages."""
-    assert hasattr(probe, "attach") == hasattr(probe, "detach")
+def test_a_probe_names_its_librarys_packages(probe: ModuleType) -> None:
+    """Every probe says which packages are machinery, and never the user's own frames."""
     assert probe.PACKAGES
 
 

@@ -1,5 +1,5 @@
 """The shelf of places where exceptions surface, one file each.
 
-An entry defines `attach(report, registry)` and `detach()`. It always calls what was there before,
-and puts that back.
+An entry defines `attach(report, registry)`, which returns what undoes it. It always calls what was
+there before, and puts that back.
 """

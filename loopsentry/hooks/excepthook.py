@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 import sys
-from types import TracebackType
-from typing import Any
 
-from loopsentry._safely import safely
+from loopsentry._safely import until_failure
 from loopsentry.model import Reporter
+from loopsentry.registry import Registry, Undo
 
-_previous: list[Any] = []
-_ours: list[Any] = []
+from ._chain import chain
 
 
-def attach(report: Reporter, _registry: Any) -> None:
+def attach(report: Reporter, _registry: Registry) -> Undo:
     """Examine an exception before whatever printed it before prints it."""
-    previous = sys.excepthook
-    examine = safely(report)
 
-    def excepthook(
-        kind: type[BaseException], exc: BaseException, traceback: TracebackType | None
-    ) -> None:
-        if excepthook in _ours and isinstance(exc, Exception):
-            examine(exc)
-        previous(kind, exc, traceback)
+    @until_failure
+    def examine(_kind: object, exc: object, _traceback: object) -> None:
+        if isinstance(exc, Exception):
+            report(exc)
 
-    _previous.append(previous)
-    _ours.append(excepthook)
-    sys.excepthook = excepthook
-
-
-def detach() -> None:
-    """Put the earlier hook back, unless somebody has put another one on top."""
-    previous, ours = _previous.pop(), _ours.pop()
-    if sys.excepthook is ours:
-        sys.excepthook = previous
+    return chain(sys, "excepthook", examine)

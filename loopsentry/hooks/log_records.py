@@ -9,10 +9,11 @@ pool's logger is learned when it opens its first connection. Filters survive
 from __future__ import annotations
 
 import logging
-from typing import Any
+from contextlib import ExitStack
 
-from loopsentry._safely import safely
+from loopsentry._safely import until_failure
 from loopsentry.model import Clue, Reporter
+from loopsentry.registry import Registry, Undo
 
 NAMES = (
     "asyncio",
@@ -27,15 +28,13 @@ NAMES = (
 _CLEANUP = ("Exception closing connection", "Exception terminating connection")
 _COLLECTED = "The garbage collector is trying to clean up"
 
-_attached: list[tuple[logging.Logger, logging.Filter]] = []
-
 
 class _Examine(logging.Filter):
     """Examines the exception of each record and lets the record pass."""
 
     def __init__(self, report: Reporter) -> None:
         super().__init__()
-        self.report = safely(report)
+        self.report = until_failure(report)
 
     def filter(self, record: logging.LogRecord) -> bool:
         exc = record.exc_info[1] if record.exc_info else None
@@ -47,11 +46,11 @@ class _Examine(logging.Filter):
 class _Fold(logging.Filter):
     """Holds back the pool's records about a connection that a diagnosis already explains."""
 
-    def __init__(self, report: Reporter, registry: Any) -> None:
+    def __init__(self, report: Reporter, registry: Registry) -> None:
         super().__init__()
         self.report = report
         self.registry = registry
-        self.explains = safely(self._explains)
+        self.explains = until_failure(self._explains)
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno < logging.ERROR or not self.explains(record):
@@ -86,21 +85,17 @@ class _Fold(logging.Filter):
         return self.report(exc, clue) is not None
 
 
-def attach(report: Reporter, registry: Any) -> None:
-    """Put the filters on."""
+def attach(report: Reporter, registry: Registry) -> Undo:
+    """Put the filters on; return what takes them off."""
+    attached = ExitStack()
+
+    def add(name: str, filter_: logging.Filter) -> None:
+        logger = logging.getLogger(name)
+        logger.addFilter(filter_)
+        attached.callback(logger.removeFilter, filter_)
+
     for name in NAMES:
-        _add(logging.getLogger(name), _Examine(report))
+        add(name, _Examine(report))
     fold = _Fold(report, registry)
-    registry.loggers_met.append(lambda name: _add(logging.getLogger(name), fold))
-
-
-def _add(logger: logging.Logger, filter_: logging.Filter) -> None:
-    logger.addFilter(filter_)
-    _attached.append((logger, filter_))
-
-
-def detach() -> None:
-    """Take the filters off."""
-    while _attached:
-        logger, filter_ = _attached.pop()
-        logger.removeFilter(filter_)
+    attached.callback(registry.on_logger(lambda name: add(name, fold)))
+    return attached.close

@@ -6,53 +6,56 @@ import asyncio
 import weakref
 from typing import Any
 
-from loopsentry._safely import safely
+from loopsentry._safely import until_failure
 from loopsentry.model import Reporter
-
-# The handler is held by its loop alone: whatever the program's own handler refers to, the loop
-# perhaps, must not be kept alive from here.
-_handled: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
-_greetings: list[tuple[list[Any], Any]] = []
+from loopsentry.registry import Registry, Undo
 
 
 class _Handler:
     """Examines an exception, then does what would have been done without it."""
 
-    def __init__(self, examine: Any, previous: Any) -> None:
-        self.examine = examine
+    def __init__(self, reporters: list[Reporter], previous: Any) -> None:
+        self.reporters = reporters
         self.previous = previous
 
     def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Handle one report of the loop (Lib/asyncio/base_events.py: call_exception_handler)."""
         exc = context.get("exception")
         if isinstance(exc, Exception):
-            self.examine(exc)
+            for report in self.reporters:
+                report(exc)
         if self.previous is not None:
             self.previous(loop, context)
         else:
             loop.default_exception_handler(context)
 
 
-def attach(report: Reporter, registry: Any) -> None:
-    """Put a handler on each loop when it is first met."""
-    examine = safely(report)
+def attach(report: Reporter, registry: Registry) -> Undo:
+    """Put a handler on each loop when it is first met.
 
+    Returns:
+        What takes the handlers off. The program may have put one of its own on top, which goes on
+        calling ours: from then on ours only passes on.
+    """
+    # A handler is held by its loop alone: whatever the program's own handler refers to, the loop
+    # perhaps, must not be kept alive from here.
+    handled: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+    reporters: list[Reporter] = [until_failure(report)]
+
+    @until_failure
     def greet(loop: asyncio.AbstractEventLoop) -> None:
-        if not loop.is_closed() and loop not in _handled:
-            _handled.add(loop)
-            loop.set_exception_handler(_Handler(examine, loop.get_exception_handler()))
+        if not loop.is_closed() and loop not in handled:
+            handled.add(loop)
+            loop.set_exception_handler(_Handler(reporters, loop.get_exception_handler()))
 
-    guarded = safely(greet)
-    registry.met.append(guarded)
-    _greetings.append((registry.met, guarded))
+    stop_greeting = registry.on_loop(greet)
 
+    def undo() -> None:
+        stop_greeting()
+        reporters.clear()
+        for loop in list(handled):
+            handler = loop.get_exception_handler()
+            if isinstance(handler, _Handler) and handler.reporters is reporters:
+                loop.set_exception_handler(handler.previous)
 
-def detach() -> None:
-    """Take the handlers off, unless the program has set its own since."""
-    greetings, guarded = _greetings.pop()
-    greetings.remove(guarded)
-    for loop in list(_handled):
-        handler = loop.get_exception_handler()
-        if isinstance(handler, _Handler):
-            loop.set_exception_handler(handler.previous)
-    _handled.clear()
+    return undo

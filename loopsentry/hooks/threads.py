@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
-from loopsentry._safely import safely
+from loopsentry._safely import until_failure
 from loopsentry.model import Reporter
+from loopsentry.registry import Registry, Undo
 
-_attached: list[tuple[Any, Any]] = []
+from ._chain import chain
 
 
-def attach(report: Reporter, _registry: Any) -> None:
+def attach(report: Reporter, _registry: Registry) -> Undo:
     """Examine an exception before whatever printed it before prints it."""
-    previous = threading.excepthook
-    examine = safely(report)
 
-    def excepthook(args: threading.ExceptHookArgs, /) -> None:
-        if any(ours is excepthook for ours, _ in _attached) and isinstance(
-            args.exc_value, Exception
-        ):
-            examine(args.exc_value)
-        previous(args)
+    @until_failure
+    def examine(args: threading.ExceptHookArgs) -> None:
+        if isinstance(args.exc_value, Exception):
+            report(args.exc_value)
 
-    _attached.append((excepthook, previous))
-    threading.excepthook = excepthook
-
-
-def detach() -> None:
-    """Put the earlier hook back, unless somebody has put another one on top."""
-    ours, previous = _attached.pop()
-    if threading.excepthook is ours:
-        threading.excepthook = previous
+    return chain(threading, "excepthook", examine)

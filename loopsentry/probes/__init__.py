@@ -8,5 +8,5 @@ An entry may define any of:
   class may override everything else.
 - `sight(target)`: recognise an object found in a stack, or None.
 - `OPERATIONS`: module prefixes whose functions are what a user calls.
-- `attach(registry, report)` and `detach()`: listen to the library's own events.
+- `attach(report, registry)`: listen to the library's own events; return what undoes that.
 """

@@ -12,7 +12,8 @@ import gc
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,7 +35,7 @@ from loopsentry._frames import (
     user_stack,
     walk_live,
 )
-from loopsentry._safely import safely
+from loopsentry._safely import until_failure
 from loopsentry.guard import Guard
 from loopsentry.model import (
     Birth,
@@ -45,11 +46,10 @@ from loopsentry.model import (
     Symptom,
     SymptomKind,
 )
-from loopsentry.registry import LoopRecord, Opening, Registry
+from loopsentry.registry import LoopRecord, Opening, Registry, Undo
 
 PACKAGES = ("sqlalchemy", "sqlmodel", "greenlet")
 OPERATIONS = ("sqlalchemy.ext.asyncio",)
-KEPT = "loopsentry"
 
 engine_of = engines.engine_of
 
@@ -104,18 +104,26 @@ def driver_connection_of(target: Any) -> Any:
     return getattr(fairy, "driver_connection", None)
 
 
+#: How to ask a connection for the loop it is bound to, and where it came from.
+Kept = tuple[Callable[[], Any], "Birth | None"]
+
+
 class _Listeners:
-    """What is attached while loopsentry is installed."""
+    """What is attached while loopsentry is installed.
+
+    Births are kept beside the pools' records: their `info` is the program's.
+    """
 
     def __init__(self, registry: Registry, report: Reporter) -> None:
         self.registry = registry
         self.report = report
-        self.do_connect = safely(self._do_connect)
-        self.connect = safely(self._connect)
-        self.invalidate = safely(self._invalidate)
-        self.handle_error = safely(self._handle_error)
-        self.adopt = safely(self._adopt)
-        self.cross = safely(self._cross)
+        self.kept: weakref.WeakKeyDictionary[Any, Kept] = weakref.WeakKeyDictionary()
+        self.do_connect = until_failure(self._do_connect)
+        self.connect = until_failure(self._connect)
+        self.invalidate = until_failure(self._invalidate)
+        self.handle_error = until_failure(self._handle_error)
+        self.adopt = until_failure(self._adopt)
+        self.cross = until_failure(self._cross)
         self.guard = Guard(registry, report, self._describe, self._inspect)
         self.checkout = self._make_checkout()
 
@@ -150,7 +158,7 @@ class _Listeners:
     def _connect(self, connection: Any, record: Any) -> None:
         driver_connection = getattr(connection, "driver_connection", connection)
         if driver_connection is connection:
-            record.info[KEPT] = (_anywhere, None)
+            self.kept[record] = (_anywhere, None)
             return
         sites, loop = self._stack()
         pool = pool_of(record)
@@ -164,7 +172,7 @@ class _Listeners:
             family=self.registry.family_of(pool),
             stack=user_stack(sites),
         )
-        record.info[KEPT] = (owner_reference(driver_connection), birth)
+        self.kept[record] = (owner_reference(driver_connection), birth)
         self.registry.bear(driver_connection, birth)
         if self.guard.mode_of(_innermost_engine(sites)) != "annotate":
             self.arm(pool)
@@ -183,12 +191,13 @@ class _Listeners:
     def _make_checkout(self) -> Callable[..., None]:
         # The only hook on a path without errors: a dictionary read, a call and an identity test.
         adopt, cross = self.adopt, self.cross
+        read = self.kept.get
 
         def checkout(connection: Any, record: Any, _fairy: Any) -> None:
-            kept = record.info.get(KEPT)
+            kept = read(record)
             if kept is None:
                 refusal = adopt(connection, record)
-            elif kept[0]() is not _anywhere():
+            elif kept[1] is not None and kept[0]() is not _anywhere():
                 refusal = cross(connection, record, kept[1])
             else:
                 return
@@ -205,10 +214,10 @@ class _Listeners:
             self._inspect(driver_connection, pool) if driver_connection is not connection else None
         )
         if birth is None:
-            record.info[KEPT] = (_anywhere, None)
+            self.kept[record] = (_anywhere, None)
             return None
         self.registry.meet_logger(getattr(getattr(pool, "logger", None), "name", None))
-        kept = record.info[KEPT] = (owner_reference(driver_connection), birth)
+        kept = self.kept[record] = (owner_reference(driver_connection), birth)
         return self._cross(connection, record, birth) if kept[0]() is not _anywhere() else None
 
     def _inspect(self, driver_connection: Any, pool: Any = None) -> Birth | None:
@@ -262,7 +271,7 @@ class _Listeners:
 
     def _invalidate(self, connection: Any, record: Any, exc: BaseException | None) -> None:
         """Hear what no error event tells: a failed pre-ping, with the record and its birth."""
-        birth = birth_in(record.info)
+        _, birth = self.kept.get(record, (None, None))
         if exc is None or birth is None or isinstance(exc, sa_exc.DisconnectionError):
             return  # the pool's own word for a connection that it replaces now
         clue = Clue(
@@ -275,9 +284,10 @@ class _Listeners:
 
     def _handle_error(self, context: ExceptionContext) -> None:
         fairy = getattr(context.connection, "_dbapi_connection", None)
+        driver_connection = getattr(fairy, "driver_connection", None)
         clue = Clue(
-            target=getattr(fairy, "driver_connection", None),
-            birth=birth_in(fairy.record_info) if fairy is not None else None,
+            target=driver_connection,
+            birth=self.registry.birth_of(driver_connection) if fairy is not None else None,
             engine=context.engine,
             pool=context.engine.pool if context.engine is not None else None,
             wrapper=context.sqlalchemy_exception,
@@ -294,33 +304,29 @@ class _Listeners:
             place = user_place(walk_live(sys._getframe(2)))
             self.registry.note_cancellation((clue.target, connection), place)
 
-
-_attached: list[tuple[Any, str, Callable[..., Any]]] = []
-_guards: list[_Listeners] = []
-
-
-def attach(registry: Registry, report: Reporter) -> None:
-    """Listen to every pool and engine of the process, older ones too."""
-    listeners = _Listeners(registry, report)
-    _guards.append(listeners)
-    for target, name, listener in listeners.pairs():
-        event.listen(target, name, listener)
-        _attached.append((target, name, listener))
+    def find_birth(self, driver_connection: Any) -> Birth | None:
+        """The birth of a connection that takes no weak reference, as asyncmy's: by its record."""
+        for record, (_, birth) in list(self.kept.items()):
+            if getattr(record.dbapi_connection, "driver_connection", None) is driver_connection:
+                return birth
+        return None
 
 
-def configure() -> None:
-    """Take note of a changed mode of the process."""
-    for listeners in _guards:
-        listeners.arm_all()
+def attach(report: Reporter, registry: Registry) -> Undo:
+    """Listen to every pool and engine of the process, older ones too.
 
-
-def detach() -> None:
-    """Stop listening; the flags that SQLAlchemy sets for listeners stay set."""
-    while _attached:
-        target, name, listener = _attached.pop()
-        event.remove(target, name, listener)
-    while _guards:
-        _guards.pop().guard.disarm()
+    Returns:
+        What stops that; the flags that SQLAlchemy sets for listeners stay set.
+    """
+    with ExitStack() as attached:
+        listeners = _Listeners(registry, report)
+        attached.callback(listeners.guard.disarm)
+        attached.callback(registry.on_mode(until_failure(listeners.arm_all)))
+        attached.callback(registry.on_lost_birth(listeners.find_birth))
+        for target, name, listener in listeners.pairs():
+            event.listen(target, name, listener)
+            attached.callback(event.remove, target, name, listener)
+        return attached.pop_all().close
 
 
 _anywhere = asyncio._get_running_loop
@@ -333,12 +339,6 @@ def owner_reference(driver_connection: Any) -> Callable[[], Any]:
     """
     owner = getattr(driver_connection, "_loop", None)
     return weakref.ref(owner) if isinstance(owner, asyncio.AbstractEventLoop) else _anywhere
-
-
-def birth_in(info: Mapping[Any, Any] | None) -> Birth | None:
-    """The birth kept in a pool record's `info`."""
-    kept = info.get(KEPT) if info else None
-    return kept[1] if kept else None
 
 
 def pool_of(record: Any) -> Any:

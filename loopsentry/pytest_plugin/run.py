@@ -7,6 +7,7 @@ import inspect
 import sys
 import weakref
 from collections.abc import Generator
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,7 @@ class Run:
         self.scopes: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
         self.shared: list[tuple[Any, str]] = []
         self.watch: Watch | None = None
+        self._followed = ExitStack()
         self.follow(installation)
 
     def follow(self, installation: Installation) -> None:
@@ -74,31 +76,26 @@ class Run:
         self.detach()
         self.installation = installation
         registry, examiner = installation.registry, installation.examiner
-        registry.describers.append(self.describe)
-        registry.met.append(self.name_scope)
-        examiner.advisers.append(self.advise)
-        examiner.subscribers.append(self.hear)
+        self._followed.callback(registry.on_surroundings(self.describe))
+        self._followed.callback(registry.on_loop(self.name_scope))
+        listening: tuple[tuple[list[Any], Any], ...] = (
+            (examiner.advisers, self.advise),
+            (examiner.subscribers, self.hear),
+        )
+        for listeners, ours in listening:
+            listeners.append(ours)
+            self._followed.callback(_drop, listeners, ours)
         if self.fail_on:
             from loopsentry.crossings import Watch
 
             self.watch = Watch(examiner)
             self.watch.attach()
+            self._followed.callback(self.watch.detach)
 
     def detach(self) -> None:
         """Stop listening."""
-        if self.watch is not None:
-            self.watch.detach()
-            self.watch = None
-        registry, examiner = self.installation.registry, self.installation.examiner
-        listening: list[tuple[list[Any], Any]] = [
-            (registry.describers, self.describe),
-            (registry.met, self.name_scope),
-            (examiner.advisers, self.advise),
-            (examiner.subscribers, self.hear),
-        ]
-        for listeners, ours in listening:
-            if ours in listeners:
-                listeners.remove(ours)
+        self.watch = None
+        self._followed.close()
 
     def hear(self, diagnosis: Diagnosis) -> None:
         """Keep a diagnosis for the next report."""
@@ -305,8 +302,8 @@ class Run:
 _INI_SCOPES = ("test_loop_scope", "fixture_loop_scope")
 
 
-def _drop(actors: list[Actor], actor: Actor) -> None:
-    actors[:] = [other for other in actors if other is not actor]
+def _drop(listed: list[Any], one: Any) -> None:
+    listed[:] = [other for other in listed if other is not one]
 
 
 def _is_plugins_own(fixturedef: pytest.FixtureDef[Any]) -> bool:

@@ -32,10 +32,7 @@ def examining() -> Iterator[Examiner]:
 
 def _listen() -> Installation:
     """Attach the probes alone: no hook, no sink, no subscriber, nothing retired."""
-    installation = Installation(Options(evict=False))
+    installation = Installation(Options())
     installation.examiner.subscribers = []
-    for probe in installation.shelves.probes:
-        if hasattr(probe, "attach"):
-            probe.attach(installation.registry, installation.examiner.report)
-            installation._detachments.append(probe.detach)
+    installation.attach_probes()
     return installation
