@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dis
 import inspect
 import itertools
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 from types import CodeType, FrameType, TracebackType
 from typing import Any, NamedTuple, TypeGuard
 
-from .exceptions import is_a, text_of
+from .exceptions import is_a, text_of, traceback_of
 from .model import Frame, Place
 
 _COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
@@ -58,11 +59,30 @@ class Site(NamedTuple):
         return self.frame.f_code
 
 
+def absolute(filename: str) -> str:
+    """A code object's file as an absolute path.
+
+    A relative one is relative to where the program began; it may have left, or removed, that
+    directory since.
+    """
+    return os.path.normpath(os.path.join(_BEGINNING, filename))  # noqa: PTH118 - texts, and often
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109 - must not fail where there is none
+    except OSError:
+        return ""
+
+
+_BEGINNING = _working_directory()
+
+
 def is_user_file(filename: str) -> bool:
     """Whether a file is the user's own: neither the standard library's nor a package's."""
     known = _user_files.get(filename)
     if known is None:
-        path = str(Path(filename).absolute())
+        path = absolute(filename)
         known = not (
             filename.startswith("<")
             or filename.endswith(_COMPILED)
@@ -114,8 +134,9 @@ def walk_live(start: FrameType | None = None) -> Iterator[Site]:
     sqlalchemy/util/_concurrency_py3k.py); the coroutine that awaits is its parent's frame.
     """
     frame = start or sys._getframe(1)
-    greenlets = sys.modules.get("greenlet")
-    parent = greenlets.getcurrent().parent if greenlets is not None else None
+    # At the interpreter's end the module is emptied first, and then gives no greenlet.
+    getcurrent = getattr(sys.modules.get("greenlet"), "getcurrent", None)
+    parent = getattr(getcurrent(), "parent", None) if getcurrent is not None else None
     current: FrameType | None = frame
     while current is not None:
         yield Site(current, current.f_lineno)
@@ -140,6 +161,24 @@ def walk_traceback(traceback: TracebackType | None) -> list[Site]:
     return sites[::-1]
 
 
+def raised_outside(exc: BaseException, modules: tuple[str, ...]) -> bool:
+    """Whether a `raise` statement of other modules raised an exception; False where unknown.
+
+    A program may raise a library's own type, or use its words, in an error of its own.
+    """
+    sites = walk_traceback(traceback_of(exc))
+    if not sites or module_of(sites[0].frame).startswith(modules):
+        return False
+    innermost = traceback_of(exc)
+    while innermost is not None and innermost.tb_next is not None:
+        innermost = innermost.tb_next
+    at = innermost.tb_lasti if innermost is not None else 0
+    return sites[0].code.co_code[at : at + 1] == _RAISE
+
+
+_RAISE = bytes([dis.opmap["RAISE_VARARGS"]])
+
+
 def first_argument(frame: FrameType) -> Any:
     """The value of a frame's first parameter, `self` in a method; None when it has none."""
     code = frame.f_code
@@ -162,7 +201,7 @@ def place_of_code(code: CodeType) -> Place:
     """The place where a function begins."""
     filename = code.co_filename
     if not filename.startswith("<"):
-        filename = str(Path(filename).absolute())
+        filename = absolute(filename)
     return Place(filename, code.co_firstlineno, code.co_name)
 
 

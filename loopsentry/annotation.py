@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any, Self
 
 from .exceptions import (
+    EXCEPTIONS_SEEN,
     arguments_of,
     attributes_of,
     field_of,
     is_a,
+    members_of,
+    message_of,
     notes_of,
     text_of,
     walk_tree,
@@ -66,41 +69,77 @@ _HEADS = ("error[LS", "warning[LS")
 
 def shown_before(exc: BaseException, diagnosis: Diagnosis) -> bool:
     """Whether an exception that is printed with this one already tells the same story."""
-    for node in walk_tree(exc):
+    for node in _printed(exc):
         for note in notes_of(node):
-            told = type(note) is Marked and note.diagnosis.id == diagnosis.id
-            if told and _is_printed(exc, node):
+            if type(note) is Marked and note.diagnosis.id == diagnosis.id:
                 return True
     return False
 
 
-def _is_printed(exc: BaseException, node: BaseException) -> bool:
-    current: BaseException | None = exc
-    for _ in range(100):
-        if current is None or current is node:
-            return current is node
-        cause = field_of(current, "__cause__")
-        if cause is not None:
-            current = cause
-        else:
-            hidden = field_of(current, "__suppress_context__")
-            current = None if hidden else field_of(current, "__context__")
-    return False
+def _printed(exc: BaseException) -> list[BaseException]:
+    """What a traceback prints: an exception, its causes or contexts, and the members of groups."""
+    found: list[BaseException] = []
+    waiting: list[BaseException | None] = [exc]
+    while waiting and len(found) < EXCEPTIONS_SEEN:
+        node = waiting.pop()
+        if node is None or any(node is other for other in found):
+            continue
+        found.append(node)
+        cause = field_of(node, "__cause__")
+        hidden = cause is not None or field_of(node, "__suppress_context__")
+        waiting.append(cause if hidden else field_of(node, "__context__"))
+        waiting.extend(members_of(node))
+    return found
 
 
 def annotate(
-    exc: BaseException, diagnosis: Diagnosis, *, rewrite: bool, verbose: bool = False
+    exc: BaseException,
+    diagnosis: Diagnosis,
+    complaint: BaseException,
+    *,
+    rewrite: bool,
+    verbose: bool = False,
 ) -> None:
     """Add the headline to the message, where that is safe, and the story as a note.
 
-    The object, its type and its traceback stay; the original text stays inside the message.
+    The objects, their types and tracebacks stay; the original text stays inside the message. Only
+    the complaint's own message gains a line, and that of SQLAlchemy's wrapper of it. A program
+    that puts an exception of its own in their place says what it means to say, and reads what it
+    wrote: that exception gets a note if its text repeats the complaint's, and otherwise nothing.
+
+    Args:
+        exc: the exception that surfaced.
+        diagnosis: what is told.
+        complaint: the exception in its tree with which a library complained.
+        rewrite: whether messages may gain a line.
+        verbose: whether the story tells everything.
     """
-    if not is_a(exc, Exception):
+    bearer = exc if _stands_for(exc, complaint) else complaint
+    if not is_a(exc, Exception) or not is_a(bearer, Exception):
         return
     if rewrite:
-        rewrite_message(exc, diagnosis)
-    if not shown_before(exc, diagnosis):
-        _add_note(exc, Marked(tell_plainly(diagnosis, verbose=verbose), diagnosis))
+        for node in (complaint, exc):
+            if node is complaint or _wraps(node, complaint):
+                rewrite_message(node, diagnosis)
+    if not shown_before(exc, diagnosis) and not shown_before(bearer, diagnosis):
+        _add_note(bearer, Marked(tell_plainly(diagnosis, verbose=verbose), diagnosis))
+
+
+def _wraps(exc: BaseException, complaint: BaseException) -> bool:
+    """Whether an exception is SQLAlchemy's wrapper of a driver's (sqlalchemy/exc.py)."""
+    wrapped = attributes_of(exc).get("orig")
+    return text_of(type(exc).__module__) == "sqlalchemy.exc" and wrapped is complaint
+
+
+def _stands_for(exc: BaseException, complaint: BaseException) -> bool:
+    """Whether an exception is the complaint, wraps it, or repeats its text."""
+    if exc is complaint or _wraps(exc, complaint):
+        return True
+    said = message_of(complaint).partition(f"\n{_MARK}")[0]
+    return bool(said) and said in message_of(exc)
+
+
+_MARK = "[LS"
 
 
 def tell_plainly(diagnosis: Diagnosis, *, verbose: bool = False) -> str:
@@ -126,24 +165,49 @@ def rewrite_message(exc: BaseException, diagnosis: Diagnosis) -> bool:
     BaseException.__dict__["args"].__set__(
         exc, (Marked(f"{args[0]}\n{headline(diagnosis)}", diagnosis),)
     )
-    if text_of(type(exc).__module__) == "sqlalchemy.exc":
-        exc.code = None  # type: ignore[attr-defined]  # its link blames a dropped connection
+    if text_of(type(exc).__module__) == "sqlalchemy.exc" and exc.code in _MISLEADING:  # type: ignore[attr-defined]
+        exc.code = None  # type: ignore[attr-defined]
     return True
 
 
+#: SQLAlchemy's links for InterfaceError and OperationalError, which blame a dropped connection
+#: (doc/build/errors.rst).
+_MISLEADING = ("rvf5", "e3q8")
+
+
 def _shows(exc: BaseException, text: str) -> bool:
+    """Whether an exception's text is its argument's: for KeyError it is the `repr` of that."""
+    if is_a(exc, LookupError, OSError, BaseExceptionGroup) or _speaks_for_itself(type(exc)):
+        return False
     try:
         return text in str(exc)
     except Exception:
         return False
 
 
-def diagnosis_of(exc: Any) -> Diagnosis | None:
-    """The diagnosis on an exception or anywhere in its tree."""
+def _speaks_for_itself(kind: type[BaseException]) -> bool:
+    """Whether a class, or one that it comes of, is not its library's and has its own `__str__`."""
+    teller = next(each for each in kind.__mro__ if "__str__" in each.__dict__)
+    package = text_of(teller.__module__).partition(".")[0]
+    return package not in _TELLERS
+
+
+#: Whose `__str__` shows the argument, with more around it: sqlalchemy/exc.py, asyncpg/exceptions.
+_TELLERS = frozenset({"builtins", "sqlalchemy", "asyncpg", "loopsentry"})
+
+
+def told_on(exc: Any) -> tuple[Diagnosis, BaseException] | None:
+    """The diagnosis on an exception or anywhere in its tree, and the exception that bears it."""
     if not is_a(exc, BaseException):
         return None
     for node in reversed(walk_tree(exc)):
         diagnosis = marks_on(node)
         if diagnosis is not None:
-            return diagnosis
+            return diagnosis, node
     return None
+
+
+def diagnosis_of(exc: Any) -> Diagnosis | None:
+    """The diagnosis on an exception or anywhere in its tree."""
+    told = told_on(exc)
+    return told[0] if told is not None else None

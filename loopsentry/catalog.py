@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import inspect
 import pkgutil
 import re
 import tomllib
@@ -55,7 +57,7 @@ def load_causes() -> tuple[Cause, ...]:
     """The causes, in the order of their codes."""
     causes = []
     for entry in load("causes"):
-        title, _, explanation = (entry.__doc__ or "").strip().partition("\n")
+        title, _, explanation = _docstring_of(entry).strip().partition("\n")
         causes.append(
             Cause(
                 code=entry.CODE,
@@ -66,6 +68,14 @@ def load_causes() -> tuple[Cause, ...]:
             )
         )
     return tuple(sorted(causes, key=lambda cause: cause.code))
+
+
+def _docstring_of(entry: ModuleType) -> str:
+    """What an entry says of itself; from its source where Python left docstrings out (`-OO`)."""
+    if entry.__doc__ is not None:
+        return entry.__doc__
+    source = inspect.getsource(entry)
+    return ast.get_docstring(ast.parse(source), clean=False) or ""
 
 
 def load_fixes() -> tuple[Remedy, ...]:

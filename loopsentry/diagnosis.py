@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -131,7 +132,7 @@ def diagnose(
     )
 
 
-def nothing_known(exc_type: str, message: str, version: str) -> Diagnosis:
+def nothing_known(exc_type: str, version: str) -> Diagnosis:
     """The diagnosis of an exception in which nothing concerns event loops or sharing."""
     return Diagnosis(
         id="LS000/-",
@@ -145,7 +146,7 @@ def nothing_known(exc_type: str, message: str, version: str) -> Diagnosis:
         severity="error",
         phase="use",
         facts=("no library complained of a loop, of sharing or of a lost connection",),
-        original=Original(type=exc_type, message=message),
+        original=Original(type=exc_type, message=""),
     )
 
 
@@ -169,16 +170,19 @@ def echo(evidence: Evidence, first: Diagnosis) -> Diagnosis:
 
 
 def key_of(evidence: Evidence, code: str) -> str:
-    """The key of a mistake: what the object was born of, the cause, the pair of loops."""
+    """The key of a mistake: its cause and its places, however many loops come and go.
+
+    Places are where the object was opened, where it was used, and who started both loops. It is the
+    same in each process that runs the same code.
+    """
     birth = evidence.subject.birth if evidence.subject else None
-    born = (birth.family or birth.serial) if birth else "-"
-    place = f"{evidence.used_at.file}:{evidence.used_at.line}" if evidence.used_at else "-"
-    pair = (evidence.owner, evidence.current)
-    loops = [str(loop.id) if loop else "-" for loop in pair]
-    if evidence.has("replaced"):
-        # Healed, a mistake goes on: told once for each pair of starters, not of loops.
-        loops = [loop.started_by.short if loop and loop.started_by else "-" for loop in pair]
-    return "/".join((code, str(born) if birth else place, *loops))
+    loops = (evidence.owner, evidence.current)
+    starters = [loop.started_by if loop is not None else None for loop in loops]
+    places = (birth.place if birth else None, evidence.used_at, *starters)
+    words = [f"{place.file}:{place.line}" if place is not None else "-" for place in places]
+    label = evidence.subject.label if evidence.subject else "-"
+    digest = hashlib.blake2s("\n".join((*words, label)).encode("utf-8", "surrogatepass"))
+    return f"{code}-{digest.hexdigest()[:12]}"
 
 
 def facts_of(evidence: Evidence) -> tuple[str, ...]:

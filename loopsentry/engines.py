@@ -1,9 +1,10 @@
-"""Engines, as messages name them: by their masked URL and by the variable that holds them."""
+"""Engines, as messages name them: the harmless parts of their URL, the variable that holds them."""
 
 from __future__ import annotations
 
 import re
 import sys
+from time import perf_counter
 from typing import Any
 
 from sqlalchemy import URL
@@ -17,7 +18,10 @@ from ._safely import safely
 from .model import EngineInfo
 from .registry import Registry
 
-_SECRET = re.compile(r"pass|secret|token|key|credential", re.IGNORECASE)
+#: How long the user's modules may be searched for an engine's variable; once for each pool.
+SEARCH_SECONDS = 0.02
+
+_MAKERS = frozenset({"create_async_engine", "create_engine", "async_engine_from_config"})
 
 
 def engine_of(target: Any, registry: Registry) -> EngineInfo | None:
@@ -26,9 +30,7 @@ def engine_of(target: Any, registry: Registry) -> EngineInfo | None:
     if engine is None:
         return None
     registry.engines.add(engine)
-    if engine not in registry.engine_names:
-        registry.engine_names[engine] = _name_engine(engine) or (None, None)
-    variable, module_file = registry.engine_names[engine]
+    variable, module_file = _names_of(engine, registry)
     return EngineInfo(
         url=masked(engine.url),
         driver=engine.driver,
@@ -59,27 +61,96 @@ def _find_engine(target: Any, registry: Registry) -> Engine | None:
 
 
 def masked(url: URL) -> str:
-    """A URL without its password and without anything secret in its query."""
-    hidden = {name: "***" for name in url.query if _SECRET.search(name)}
-    return url.update_query_dict(hidden).render_as_string(hide_password=True)
+    """What of a URL can be no secret: driver, host, port, database, and known harmless options.
+
+    Secrets come in too many places to list those: as user, in an option of any name, in a whole
+    DSN inside an option (`odbc_connect`, `dsn`, `conninfo`), in a database name that is a DSN
+    itself. So only what is known is shown; `***` says that there is more.
+    """
+    host = _harmless(url.host)
+    if url.host and ":" in url.host:
+        host = f"[{host}]"
+    port = f":{url.port}" if url.port else ""
+    options = [
+        f"{name}={value}"
+        for name, value in url.query.items()
+        if name in _HARMLESS and isinstance(value, str) and _PLAIN.fullmatch(value)
+    ]
+    if len(options) < len(url.query):
+        options.append("***")
+    query = f"?{'&'.join(options)}" if options else ""
+    return f"{_harmless(url.drivername)}://{host}{port}/{_harmless(url.database)}{query}"
+
+
+def _harmless(part: str | None) -> str:
+    return part if part and _PLAIN.fullmatch(part) else "***" if part else ""
+
+
+_PLAIN = re.compile(r"[\w./:\\+\- ]{1,200}")
+_HARMLESS = frozenset(
+    {
+        "application_name",
+        "async_fallback",
+        "charset",
+        "command_timeout",
+        "connect_timeout",
+        "host",
+        "loopsentry_on_mismatch",
+        "mode",
+        "plugin",
+        "port",
+        "prepared_statement_cache_size",
+        "ssl",
+        "sslmode",
+        "target_session_attrs",
+        "timeout",
+        "uri",
+    }
+)
+
+
+def _names_of(engine: Engine, registry: Registry) -> tuple[str | None, str | None]:
+    """The variable that holds an engine, and its module's file; searched once for each pool.
+
+    By pool, because each `execution_options()` makes another view of one engine.
+    """
+    pool = engine.pool
+    if pool not in registry.engine_names:
+        registry.engine_names[pool] = _name_engine(engine) or (None, None)
+    return registry.engine_names[pool]
 
 
 @safely
 def _name_engine(engine: Engine) -> tuple[str | None, str | None]:
-    """Find the global variable that holds an engine, in the user's modules, one level deep."""
+    """Find the global variable that holds an engine, in the user's modules, one level deep.
+
+    Where several modules have it, the others import it from the one that can make engines.
+    """
+    found: list[tuple[int, str, str | None]] = []
+    deadline = perf_counter() + SEARCH_SECONDS
     for name, module in list(sys.modules.items()):
         names = _attributes_of(module)
-        file = names.get("__file__")
         if not _is_own(names) and name != "__main__":
             continue
-        for variable, value in list(names.items()):
-            if _holds(value, engine):
-                return variable, file
-            if _is_own(_attributes_of(sys.modules.get(type(value).__module__))):
-                for attribute, inner in list(_attributes_of(value).items()):
-                    if _holds(inner, engine):
-                        return f"{variable}.{attribute}", file
-    return None, None
+        if perf_counter() > deadline:
+            break
+        variable = _variable_in(names, engine)
+        if variable is not None:
+            made_here = not _MAKERS.isdisjoint(names)
+            found.append((2 * made_here + (name != "__main__"), variable, names.get("__file__")))
+    found.sort(key=lambda each: -each[0])
+    return found[0][1:] if found else (None, None)
+
+
+def _variable_in(names: dict[str, Any], engine: Engine) -> str | None:
+    for variable, value in list(names.items()):
+        if _holds(value, engine):
+            return variable
+        if _is_own(_attributes_of(sys.modules.get(type(value).__module__))):
+            for attribute, inner in list(_attributes_of(value).items()):
+                if _holds(inner, engine):
+                    return f"{variable}.{attribute}"
+    return None
 
 
 def _attributes_of(target: Any) -> dict[str, Any]:

@@ -13,12 +13,12 @@ from typing import Any
 
 from . import _frames
 from ._frames import Site
+from ._wording import excerpt, quote
 from .exceptions import (
     arguments_of,
     is_a,
     message_of,
     traceback_of,
-    type_name_of,
     walk_tree,
 )
 from .holders import find_foreign_task, search_tasks
@@ -45,6 +45,32 @@ from .stages import is_collected, is_connecting, phase_of, stage_of
 FRAMES_SEEN = 400
 _SCOPES = frozenset({"__aenter__", "__aexit__"})
 _COMMITS = frozenset({"commit", "_commit_impl", "do_commit", "_do_commit"})
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """An exception that a probe read.
+
+    Attributes:
+        symptom: what it says.
+        exc: the exception; never kept beyond one examination.
+    """
+
+    symptom: Symptom
+    exc: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What one examination comes to.
+
+    Attributes:
+        evidence: all that is known.
+        complaint: the one complaint that it is about.
+    """
+
+    evidence: Evidence
+    complaint: Complaint
 
 
 @dataclass(slots=True)
@@ -91,7 +117,7 @@ class Collector:
         """What the libraries complain of, and with which exception, the first raised first."""
         found = []
         for exc in tree:
-            text = message_of(exc)
+            text = excerpt(message_of(exc))
             for read in self.readers:
                 symptom = read(exc, text)
                 if symptom is not None:
@@ -109,14 +135,16 @@ class Collector:
 
     # collecting ----------------------------------------------------------------------------
 
-    def collect(self, exc: BaseException, clue: Clue) -> Evidence | None:
+    def collect(self, exc: BaseException, clue: Clue) -> Case | None:
         """Gather all that is known about an exception; None if nothing in it is a symptom."""
         tree = walk_tree(exc)
         told = [pair for pair in self.symptoms(tree) if self._counts(*pair)]
         symptoms = tuple(symptom for symptom, _ in told)
-        if all(symptom.kind == "cancelled" for symptom in symptoms):
+        complaints = [Complaint(s, node) for s, node in told if s.kind != "cancelled"]
+        if not complaints:
             return None
-        complaining = [node for symptom, node in told if symptom.kind != "cancelled"]
+        complaint = next((c for c in reversed(complaints) if not c.symptom.quoted), complaints[-1])
+        complaining = [each.exc for each in complaints]
         found = Found(tree, *self._sites([*complaining, *tree]))
         self._sight_all(found, clue)
         current_loop, index = self._current_loop(found, symptoms)
@@ -135,7 +163,7 @@ class Collector:
             return None
         alive = alive_then(owner, current, found.sites, index)
         same = is_same(owner, current, birth, sighting, clue)
-        return Evidence(
+        evidence = Evidence(
             symptoms=symptoms,
             subject=self._subject(sighting, birth, found, current),
             owner=role_a(owner, alive),
@@ -162,8 +190,9 @@ class Collector:
             closed=any(s.closed for s in found.sightings),
             loop_traced=index is not None,
             handled=clue.reaches_program and not clue.ignored,
-            original=_original(symptoms, exc),
+            original=_original(complaint.symptom),
         )
+        return Case(evidence, complaint)
 
     def _sites(self, tree: list[BaseException]) -> tuple[list[Site], int]:
         seen: set[tuple[int, int]] = set()
@@ -450,8 +479,5 @@ def _task_name() -> str | None:
     return None
 
 
-def _original(symptoms: tuple[Symptom, ...], exc: BaseException) -> Original:
-    if symptoms:
-        last = next((s for s in reversed(symptoms) if s.kind != "cancelled"), symptoms[-1])
-        return Original(type=last.type, message=str(last.text))
-    return Original(type=type_name_of(exc), message=message_of(exc))
+def _original(symptom: Symptom) -> Original:
+    return Original(type=symptom.type, message=quote(symptom.text))

@@ -69,10 +69,17 @@ def walk_tree(exc: BaseException) -> list[BaseException]:
 
 def _inner(exc: BaseException) -> list[BaseException]:
     inner = [field_of(exc, "__cause__"), field_of(exc, "__context__")]
-    if is_a(exc, BaseExceptionGroup):
-        inner.extend(BaseExceptionGroup.__dict__["exceptions"].__get__(exc, type(exc)))
+    inner.extend(members_of(exc))
     inner.append(attributes_of(exc).get("orig"))
     return [node for node in inner if is_a(node, BaseException)]
+
+
+def members_of(exc: BaseException) -> tuple[BaseException, ...]:
+    """The exceptions of a group; none for any other exception."""
+    if not is_a(exc, BaseExceptionGroup):
+        return ()
+    members = BaseExceptionGroup.__dict__["exceptions"].__get__(exc, type(exc))
+    return members if isinstance(members, tuple) else ()
 
 
 def attributes_of(exc: BaseException) -> dict[str, Any]:

@@ -152,6 +152,32 @@ class Guard:
 
     # ending foreign connections ------------------------------------------------------------
 
+    def retire(self, fairy: Any, dialect: Any, birth: Birth | None, *, taken_here: bool) -> None:
+        """Give up a connection that a failure left unusable; its record opens another one.
+
+        One of another loop is ended at once, through its socket or by its owner, so that neither a
+        transaction nor a coroutine stays behind. One that its owner has in hand is left to it.
+
+        Args:
+            fairy: SQLAlchemy's proxy of the connection.
+            dialect: the engine's.
+            birth: where the connection came from.
+            taken_here: whether it was taken out of its pool on the running loop.
+        """
+        driver_connection = dialect.get_driver_connection(fairy.dbapi_connection)
+        fairy.invalidate(soft=True)
+        self.arm(dialect, lambda: None)  # the pool closes it at the record's next checkout
+        owner = _foreign_owner(driver_connection)
+        if owner is None or (birth is not None and birth.pid != os.getpid()):
+            return
+        if owner.is_closed():
+            bury(driver_connection)
+        elif taken_here and not (
+            owner.is_running()
+            and self._end_there(owner, dialect.do_terminate, fairy.dbapi_connection)
+        ):
+            cut(driver_connection)
+
     def _end(
         self,
         dialect: Dialect,

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from . import __version__, _frames, catalog
 from ._safely import complain, safely
-from .exceptions import message_of, type_name_of
+from .exceptions import type_name_of
 from .model import Diagnosis
 from .recognition import Recogniser
 from .registry import Registry
@@ -103,7 +103,7 @@ def install(
     *,
     on_mismatch: str | None = None,
     rewrite_message: bool = True,
-    evict: bool = True,
+    evict: bool = False,
     verbose: bool | None = None,
 ) -> Handle:
     """Watch every async engine of this process, and explain failures that cross event loops.
@@ -122,7 +122,9 @@ def install(
             is never taken out there: it fails as always, in every mode.
         rewrite_message: whether the exception's message gains one line; the story is always
             added as a PEP 678 note.
-        evict: whether a connection that was left unusable is replaced at its next checkout.
+        evict: whether a connection that a failure left unusable is ended at once, and replaced
+            at its next checkout. Without it, its later uses fail as they would without loopsentry,
+            each explained by the first failure.
         verbose: whether messages tell everything known (also `LOOPSENTRY_VERBOSE=1`).
 
     Returns:
@@ -249,7 +251,7 @@ def diagnose(exc: BaseException) -> Diagnosis:
     diagnosis = safely(installation.examiner.diagnose)(exc)
     if diagnosis is not None:
         return diagnosis
-    return nothing_known(type_name_of(exc), message_of(exc), __version__)
+    return nothing_known(type_name_of(exc), __version__)
 
 
 def subscribe(callback: Callable[[Diagnosis], Any]) -> Callable[[], None]:

@@ -174,7 +174,8 @@ class Symptom:
         kind: the complaint's class.
         library: who complained ("asyncio", "asyncpg", "sqlalchemy", …).
         type: qualified name of the exception's type.
-        text: the exception's own first argument.
+        text: the library's own words, fit to be repeated: without what they show of the program.
+        quoted: True if the words were said by somebody else, in an exception of the program's own.
         sent: whether the operation's bytes may have left before the complaint, None if unknown.
         under_way: True if the complaint can only be made while another operation is under way.
         by_server: True if the complaint repeats the server's own word.
@@ -185,6 +186,7 @@ class Symptom:
     library: str
     type: str
     text: str
+    quoted: bool = False
     sent: bool | None = None
     under_way: bool = False
     by_server: bool = False

@@ -7,17 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from ._safely import complain
-from .annotation import (
-    annotate,
-    diagnosis_of,
-    rewrite_message,
-    tell_plainly,
-    told_elsewhere,
-)
+from .annotation import annotate, tell_plainly, told_elsewhere, told_on
 from .catalog import Shelves
 from .diagnosis import diagnose
 from .evidence import Collector
-from .exceptions import is_a
 from .model import Clue, Diagnosis, EngineInfo, Evidence
 from .recognition import Recogniser
 from .registry import Registry
@@ -37,13 +30,14 @@ class Options:
     Attributes:
         on_mismatch: "annotate", "raise" or "reconnect".
         rewrite_message: whether messages gain the headline; the note comes in any case.
-        evict: whether a connection that was left unusable is replaced at its next checkout.
+        evict: whether a connection that was left unusable is ended, and replaced at its next
+            checkout.
         verbose: whether messages tell everything that is known.
     """
 
     on_mismatch: str = "annotate"
     rewrite_message: bool = True
-    evict: bool = True
+    evict: bool = False
     verbose: bool = False
 
 
@@ -68,8 +62,8 @@ class Examiner:
 
     def diagnose(self, exc: BaseException, clue: Clue | None = None) -> Diagnosis | None:
         """What is known about an exception; None if nothing in it concerns event loops."""
-        evidence = self.collector.collect(exc, clue or Clue())
-        return self.judge(evidence) if evidence is not None else None
+        case = self.collector.collect(exc, clue or Clue())
+        return self.judge(case.evidence) if case is not None else None
 
     def judge(self, evidence: Evidence) -> Diagnosis | None:
         """The diagnosis of evidence, with the cures that advisers know better; None if no cause."""
@@ -101,29 +95,32 @@ class Examiner:
         self._tell(diagnosis, shown=True)
 
     def mark(self, exc: Exception, diagnosis: Diagnosis) -> None:
-        """Write a diagnosis on an exception, as `report` does."""
-        self._write_on(exc, diagnosis, Clue())
+        """Write a diagnosis on an exception that is told for it."""
+        annotate(exc, diagnosis, exc, rewrite=False, verbose=self.options.verbose)
 
     def report(self, exc: BaseException, clue: Clue | None = None) -> Diagnosis | None:
         """Diagnose an exception, write on it and tell the sinks. The exception stays the user's."""
-        known = diagnosis_of(exc)
-        if known is not None:
-            self._write_on(exc, known, Clue())
-            return known
+        told = told_on(exc)
+        if told is not None:
+            self._write_on(exc, *told, rewrite=True)
+            return told[0]
         if told_elsewhere(exc):
             return None
         clue = clue or Clue()
-        evidence = self.collector.collect(exc, clue)
-        diagnosis = self.judge(evidence) if evidence is not None else None
-        if evidence is None or diagnosis is None:
+        case = self.collector.collect(exc, clue)
+        diagnosis = self.judge(case.evidence) if case is not None else None
+        if case is None or diagnosis is None:
             return None
-        diagnosis = self._retire(diagnosis, evidence, clue)
+        diagnosis = self._retire(diagnosis, case.evidence, clue)
         if clue.action != "none":
             diagnosis = replace(diagnosis, action=clue.action)
         elif not clue.reaches_program:
             notes = (*diagnosis.notes, "the pool's own traceback is folded here")
             diagnosis = replace(diagnosis, notes=notes)
-        self._write_on(exc, diagnosis, clue)
+        if clue.reaches_program:
+            complaint = case.complaint
+            own = not complaint.symptom.quoted
+            self._write_on(clue.wrapper or exc, diagnosis, complaint.exc, rewrite=own)
         self._tell(diagnosis, shown=clue.reaches_program)
         return diagnosis
 
@@ -138,15 +135,16 @@ class Examiner:
         clue.retire()
         return replace(diagnosis, action="evicted")
 
-    def _write_on(self, exc: BaseException, diagnosis: Diagnosis, clue: Clue) -> None:
-        if not clue.reaches_program:
-            return
-        rewrite = self.options.rewrite_message
-        if clue.wrapper is not None:
-            if rewrite and is_a(exc, Exception):
-                rewrite_message(exc, diagnosis)
-            exc = clue.wrapper
-        annotate(exc, diagnosis, rewrite=rewrite, verbose=self.options.verbose)
+    def _write_on(
+        self, exc: BaseException, diagnosis: Diagnosis, complaint: BaseException, *, rewrite: bool
+    ) -> None:
+        annotate(
+            exc,
+            diagnosis,
+            complaint,
+            rewrite=rewrite and self.options.rewrite_message,
+            verbose=self.options.verbose,
+        )
 
     def _tell(self, diagnosis: Diagnosis, *, shown: bool) -> None:
         if self.registry.count(diagnosis) > 1:

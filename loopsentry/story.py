@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from ._wording import visible
 from .model import Diagnosis, EngineInfo, LoopInfo, Original, Place
 
 Role = Literal["headline", "here", "owner", "site", "note", "help", "code", "more", "original"]
@@ -49,7 +50,8 @@ def tell(diagnosis: Diagnosis, *, verbose: bool = False) -> list[Line]:
     original = diagnosis.original
     if original is not None and original.message and not original.type.startswith("loopsentry."):
         lines.append(Line("original", f"  original: {_verbatim(original)}"))
-    return [piece for line in lines for piece in _fold(line)]
+    shown = (Line(line.role, visible(line.text)) for line in lines)
+    return [piece for line in shown for piece in _fold(line)]
 
 
 def _fold(line: Line) -> list[Line]:
@@ -72,7 +74,7 @@ def headline(diagnosis: Diagnosis) -> str:
     ]
     unique = list(dict.fromkeys(loops))
     tail = f" ({'; '.join(unique)})" if unique else ""
-    return f"[{diagnosis.code}] {diagnosis.title}{tail}"
+    return visible(f"[{diagnosis.code}] {diagnosis.title}{tail}")
 
 
 def _one_loop(diagnosis: Diagnosis) -> bool:

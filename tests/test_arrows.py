@@ -23,13 +23,14 @@ NOTHING: frozenset[str] = frozenset()
 ALLOWED: dict[str, frozenset[str]] = {
     "model": NOTHING,
     "_safely": NOTHING,
+    "_wording": NOTHING,
     "program": NOTHING,
     "exceptions": NOTHING,
     "_frames": frozenset({"model", "exceptions"}),
     "registry": frozenset({"model"}),
     "recognition": frozenset({"model"}),
     "diagnosis": frozenset({"model"}),
-    "story": frozenset({"model"}),
+    "story": frozenset({"model", "_wording"}),
     "session": frozenset({"engines", "model", "registry"}),
     "engines": frozenset({"model", "registry", "_frames", "_safely"}),
     "pool": frozenset({"_bell", "_loop_pool", "_sockets"}),
@@ -43,7 +44,17 @@ ALLOWED: dict[str, frozenset[str]] = {
     "roles": frozenset({"model", "registry", "_frames"}),
     "stages": frozenset({"model", "_frames"}),
     "evidence": frozenset(
-        {"model", "registry", "_frames", "holders", "siblings", "exceptions", "roles", "stages"}
+        {
+            "model",
+            "registry",
+            "_frames",
+            "_wording",
+            "holders",
+            "siblings",
+            "exceptions",
+            "roles",
+            "stages",
+        }
     ),
     "annotation": frozenset({"model", "exceptions", "story", "renderers"}),
     "catalog": frozenset({"model", "diagnosis", "_frames"}),
@@ -63,7 +74,17 @@ ALLOWED: dict[str, frozenset[str]] = {
     ),
     "installation": ANY,
     "probes": frozenset(
-        {"model", "registry", "engines", "guard", "mismatch", "exceptions", "_frames", "_safely"}
+        {
+            "model",
+            "registry",
+            "engines",
+            "guard",
+            "mismatch",
+            "exceptions",
+            "_frames",
+            "_safely",
+            "_wording",
+        }
     ),
     "hooks": frozenset({"model", "registry", "_safely"}),
     "causes": frozenset({"model"}),

@@ -183,7 +183,7 @@ def test_a_second_run_names_both_loops_and_who_started_them(run_program: RunProg
     assert (record["severity"], record["data"]) == ("error", "not-sent")
     assert record["engine"]["variable"] == "engine"
     assert record["engine"]["driver"] == "asyncpg"
-    assert record["action"] == "evicted"
+    assert record["action"] == "none"
     fixes = {fix["id"]: fix["snippet"] for fix in record["fixes"][:2]}
     assert "session_scope_fresh(engine)" in fixes["fresh-session"]
     assert record["original"]["type"] == "builtins.RuntimeError"
@@ -240,20 +240,23 @@ except RuntimeError as exc:
 
 
 def test_a_retired_connection_is_replaced(run_program: RunProgram) -> None:
-    """The run after the failure works, because the poisoned connection is given up softly."""
-    ended = run_program(ENGINE + "for run in (first, second, second): tell(run)\n")
+    """With evict=True the run after the failure works: the poisoned connection is replaced."""
+    ended = run_program(
+        ENGINE
+        + "import loopsentry\nloopsentry.install(evict=True)\n"
+        + "for run in (first, second, second): tell(run)\n"
+    )
     assert only(ended, "LS101")["action"] == "evicted"
     outcomes = [line.partition(" ")[0] for line in ended.stdout.splitlines()]
     assert outcomes == ["works", "RuntimeError", "works"]
 
 
 def test_without_eviction_the_echo_points_to_the_first_failure(run_program: RunProgram) -> None:
-    """With evict=False each later use fails as ever, and is counted as the same mistake."""
+    """By default each later use fails as ever, and is counted as the same mistake."""
     ended = run_program(
         ENGINE
         + """
 import loopsentry
-loopsentry.install(evict=False)
 first()
 with asyncio.Runner() as server:
     for _ in range(3):
@@ -280,8 +283,6 @@ def test_the_link_that_blames_a_dropped_connection_is_gone(run_program: RunProgr
     ended = run_program(
         ENGINE
         + """
-import loopsentry
-loopsentry.install(evict=False)
 for run in (first, second, second):
     try: run()
     except Exception as exc: last = exc

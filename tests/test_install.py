@@ -69,11 +69,11 @@ def test_installing_twice_is_installing_once() -> None:
     before = sys.excepthook, listeners()
     loopsentry.install()
     once = sys.excepthook, listeners()
-    loopsentry.install(evict=False)
+    loopsentry.install(evict=True)
     assert (sys.excepthook, listeners()) == once
     installed = installation.current()
     assert installed is not None
-    assert installed.examiner.options.evict is False
+    assert installed.examiner.options.evict is True
     loopsentry.uninstall()
     assert (sys.excepthook, listeners()) == before
 

@@ -343,9 +343,6 @@ EXCEPTIONS = (
 import copy, pickle, subprocess
 from sqlalchemy.exc import InterfaceError
 
-if "loopsentry" in sys.modules:
-    sys.modules["loopsentry"].install(evict=False)
-
 READER = (
     "import pickle, sys; exc = pickle.load(sys.stdin.buffer);"
     " print(type(exc).__name__, type(exc.args[0]).__name__, 'loopsentry' in sys.modules)"

@@ -64,7 +64,7 @@ async def call():
              "headers": [(b"authorization", b"S3cr3tHeader"), (b"cookie", b"S3cr3tCookie")]}
     await loopsentry.LoopSentryMiddleware(Application())(scope, receive, None)
 
-loopsentry.install(evict=False, verbose="verbose" in sys.argv)
+loopsentry.install(verbose="verbose" in sys.argv)
 loopsentry.subscribe(lambda diagnosis: print("DIAGNOSIS", repr(diagnosis)))
 asyncio.run(use())
 for _ in range(2):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import dis
+import re
 from typing import Any
 
-from loopsentry._frames import module_of
-from loopsentry.exceptions import traceback_of, type_name_of
+from loopsentry._frames import raised_outside
+from loopsentry._wording import LONGEST
+from loopsentry.exceptions import type_name_of
 from loopsentry.model import ObjectKind, Sighting, Symptom, SymptomKind
 
 PACKAGES = ("asyncio", "uvloop", "nest_asyncio")
+# What came from another process is raised by `concurrent.futures`.
+_OWN = ("asyncio", "concurrent.futures")
 
 # Objects with asyncio.mixins._LoopBoundMixin keep their loop in `_loop` from the first wait on.
 _PRIMITIVES = (
@@ -40,12 +43,12 @@ _TEXTS: tuple[tuple[str, SymptomKind], ...] = (
 def read(exc: BaseException, text: str) -> Symptom | None:
     """Translate a complaint of asyncio or uvloop."""
     if issubclass(type(exc), (asyncio.CancelledError, TimeoutError)):
-        return _symptom("cancelled", exc, "")
+        return _symptom("cancelled", exc, "", "")
     if not issubclass(type(exc), (RuntimeError, ValueError)):
         return None
     for part, kind in _TEXTS:
         if part in text:
-            return _symptom(kind, exc, text)
+            return _symptom(kind, exc, text, part)
     return None
 
 
@@ -57,32 +60,33 @@ _ABOUT: tuple[tuple[str, ObjectKind], ...] = (
 )
 
 
-def _symptom(kind: SymptomKind, exc: BaseException, text: str) -> Symptom:
-    about = next((kind for part, kind in _ABOUT if part in text), None)
-    if about is not None and _said_by_others(exc):
-        about = None
-    return Symptom(kind=kind, library="asyncio", type=type_name_of(exc), text=text, about=about)
+def _symptom(kind: SymptomKind, exc: BaseException, text: str, part: str) -> Symptom:
+    about = next((kind for words, kind in _ABOUT if words in text), None)
+    # A refused wait is thrown into the coroutine by its task, so that the innermost frame stands
+    # at an `await` (Lib/asyncio/tasks.py, Task.__step); a lock refuses in asyncio's own modules.
+    quoted = kind != "cancelled" and raised_outside(exc, _OWN)
+    return Symptom(
+        kind=kind,
+        library="asyncio",
+        type=type_name_of(exc),
+        text=part if quoted else _shorten(text, part),
+        quoted=quoted,
+        about=None if quoted else about,
+    )
 
 
-def _said_by_others(exc: BaseException) -> bool:
-    """Whether a `raise` statement of somebody else's uses asyncio's words.
+def _shorten(text: str, part: str) -> str:
+    """Asyncio's words without the objects that it shows: their `repr` holds the program's data.
 
-    A refused wait is thrown into the coroutine by the task (Lib/asyncio/tasks.py, Task.__step), so
-    that its innermost frame stands at an `await`; a lock refuses in asyncio's own modules. What
-    came from another process is raised by `concurrent.futures`.
+    A queue shows its items, a task its coroutine and result (Lib/asyncio/queues.py,
+    base_tasks.py).
     """
-    innermost = traceback_of(exc)
-    while innermost is not None and innermost.tb_next is not None:
-        innermost = innermost.tb_next
-    if innermost is None:
-        return False
-    frame, at = innermost.tb_frame, innermost.tb_lasti
-    if module_of(frame).startswith(("asyncio", "concurrent.futures")):
-        return False
-    return frame.f_code.co_code[at : at + 1] == _RAISE
-
-
-_RAISE = bytes([dis.opmap["RAISE_VARARGS"]])
+    if part == "attached to a different loop" and "got Future" in text:
+        return f"Task ... got Future ... {part}"
+    if part == "is bound to a different event loop":
+        shown = re.match(r"<([\w.]+)", text)
+        return f"{shown[1] if shown else 'it'} ... {part}"
+    return text if len(text) <= LONGEST else part
 
 
 def sight(target: Any) -> Sighting | None:

@@ -6,6 +6,7 @@ import sys
 from types import TracebackType
 from typing import Any
 
+from loopsentry._frames import raised_outside
 from loopsentry.exceptions import type_name_of
 from loopsentry.model import Sighting, Symptom, SymptomKind
 
@@ -26,14 +27,17 @@ _TEXTS: tuple[tuple[str, SymptomKind, bool | None], ...] = (
     ("connection_lost() called", "disconnected", None),
 )
 
+_TYPES = ("asyncpg.", "sqlalchemy.dialects.postgresql.asyncpg.")
+_OWN = ("asyncpg", "sqlalchemy", "concurrent.futures")
 _SERVER_WORD = "terminating connection due to"
 
 
 def read(exc: BaseException, text: str) -> Symptom | None:
     """Translate a complaint of asyncpg, native or as SQLAlchemy's adapter repeats it."""
     name = type_name_of(exc)
-    if "asyncpg" not in name:
+    if not name.startswith(_TYPES):
         return None
+    quoted = raised_outside(exc, _OWN)
     for part, kind, sent in _TEXTS:
         if part in text:
             under_way = kind == "busy" and _refused_by_section(exc)
@@ -41,7 +45,8 @@ def read(exc: BaseException, text: str) -> Symptom | None:
                 kind=kind,
                 library="asyncpg",
                 type=name,
-                text=text,
+                text=part if quoted else text,
+                quoted=quoted,
                 sent=sent,
                 under_way=under_way,
                 by_server=_SERVER_WORD in text,

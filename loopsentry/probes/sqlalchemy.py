@@ -30,12 +30,14 @@ from loopsentry._frames import (
     describe_all,
     first_argument,
     is_user,
+    raised_outside,
     thread_of,
     user_place,
     user_stack,
     walk_live,
 )
 from loopsentry._safely import until_failure
+from loopsentry.exceptions import type_name_of
 from loopsentry.guard import Guard
 from loopsentry.model import (
     Birth,
@@ -63,6 +65,9 @@ _SYMPTOMS: tuple[tuple[type[Exception], str, SymptomKind], ...] = (
 )
 
 
+_OWN = ("sqlalchemy", "concurrent.futures")
+
+
 def read(exc: BaseException, text: str) -> Symptom | None:
     """Translate a complaint of SQLAlchemy's own; its wrappers only repeat the driver's."""
     kind_of_exc = type(exc)
@@ -72,8 +77,17 @@ def read(exc: BaseException, text: str) -> Symptom | None:
         return None
     for kind_of_error, part, kind in _SYMPTOMS:
         if issubclass(kind_of_exc, kind_of_error) and part in text:
-            name = f"{kind_of_exc.__module__}.{kind_of_exc.__qualname__}"
-            return Symptom(kind=kind, library="sqlalchemy", type=name, text=text, sent=False)
+            quoted = raised_outside(exc, _OWN)
+            # What follows is the text of another exception, with its parameters.
+            words = text.partition(" Original exception was:")[0]
+            return Symptom(
+                kind=kind,
+                library="sqlalchemy",
+                type=type_name_of(exc),
+                text=part if quoted else words,
+                quoted=quoted,
+                sent=False,
+            )
     return None
 
 
@@ -293,9 +307,17 @@ class _Listeners:
             wrapper=context.sqlalchemy_exception,
             live=True,
             reaches_program=not (context.is_pre_ping and context.is_disconnect),
-            retire=(lambda: fairy.invalidate(soft=True)) if fairy is not None else None,
+            retire=(lambda: self._retire(context, fairy)) if fairy is not None else None,
         )
         self._pass_on(context.original_exception, clue, context.connection)
+
+    def _retire(self, context: ExceptionContext, fairy: Any) -> None:
+        loop = running_loop()
+        here = self.registry.loops.get(loop) if loop is not None else None
+        birth = self.registry.birth_of(fairy.driver_connection)
+        crossing = self.registry.crossings.get(birth.serial) if birth is not None else None
+        taken_here = here is not None and crossing is not None and crossing[0] == here.info.id
+        self.guard.retire(fairy, context.dialect, birth, taken_here=taken_here)
 
     def _pass_on(self, exc: BaseException, clue: Clue, connection: Any = None) -> None:
         if isinstance(exc, Exception):

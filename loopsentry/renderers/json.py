@@ -21,8 +21,8 @@ SCHEMA = 1
 
 
 def render(diagnosis: Diagnosis) -> str:
-    """Render one record without line breaks."""
-    return json.dumps(to_dict(diagnosis), ensure_ascii=False, default=str)
+    """Render one record, on one line and in ASCII: no surrogate and no odd line end is lost."""
+    return json.dumps(to_dict(diagnosis), default=str)
 
 
 def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:

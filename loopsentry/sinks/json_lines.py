@@ -13,15 +13,24 @@ class JsonLines:
     """Appends each diagnosis to a file, in one write, so that processes may share it."""
 
     def __init__(self, path: str) -> None:
-        self.path = os.path.abspath(path)  # noqa: PTH100 - the program may change directory
+        self.path = path
 
     def send(self, diagnosis: Diagnosis, *, shown: bool) -> None:
-        """Append one record; the file is only the owner's to read."""
+        """Append one record; the file is only the owner's to read.
+
+        A record that could be written only in part (a full disk) is ended with its line, so that
+        the next one stands on a line of its own. A FIFO that nobody reads is refused, not waited
+        for: opening it without `O_NONBLOCK` would hold the program up for ever.
+        """
         del shown
-        record = (json.render(diagnosis) + "\n").encode()
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        record = (json.render(diagnosis) + "\n").encode("ascii")
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0)
+        descriptor = os.open(self.path, flags, 0o600)
         try:
-            os.write(descriptor, record)
+            written = os.write(descriptor, record)
+            if written < len(record):
+                os.write(descriptor, b"\n")
+                raise OSError(f"only {written} of {len(record)} bytes of a record were written")
         finally:
             os.close(descriptor)
 
@@ -30,6 +39,11 @@ class JsonLines:
 
 
 def open_sink(environment: Mapping[str, str]) -> JsonLines | None:
-    """A file if the environment names one."""
+    """A file if the environment names one; the program may change or remove its directory later."""
     path = environment.get("LOOPSENTRY_REPORT")
-    return JsonLines(path) if path else None
+    if not path:
+        return None
+    try:
+        return JsonLines(os.path.abspath(path))  # noqa: PTH100 - no link is to be followed
+    except OSError:  # the working directory is gone already
+        return JsonLines(path)
