@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -15,8 +16,16 @@ from greenlet import greenlet  # type: ignore[import-untyped]
 _TRANSPORTS = (("_transport",), ("_writer", "transport"), ("_writer", "_transport"))
 
 
+#: Ways to the transport that the probes' shelf knows beyond these; filled when it is loaded.
+finders: list[Callable[[Any], Any]] = []
+
+
 def transport_of(driver_connection: Any) -> Any:
     """The asyncio transport below a driver's connection, None if it has none."""
+    for find in finders:
+        found = find(driver_connection)
+        if found is not None:
+            return found
     for path in _TRANSPORTS:
         target = driver_connection
         for name in path:
@@ -47,6 +56,48 @@ def cut(driver_connection: Any) -> bool:
             duplicate.shutdown(socket.SHUT_RDWR)
         return True
     return False
+
+
+def end(driver_connection: Any, owner: AbstractEventLoop) -> None:
+    """End a connection of another loop at once, from any thread: nothing waits, nothing is left.
+
+    Args:
+        driver_connection: the driver's connection.
+        owner: the loop that it is bound to.
+    """
+    transport = transport_of(driver_connection)
+    if owner.is_closed():
+        bury(driver_connection)
+        return
+    if owner.is_running() and transport is not None:
+        with suppress(RuntimeError):  # closed meanwhile
+            owner.call_soon_threadsafe(transport.abort)
+            return
+    cut(driver_connection)
+
+
+#: What was taken out of pools and must not be collected: asyncpg ends what is collected
+#: (asyncpg/connection.py: Connection.__del__), and after a fork that ends the parent's.
+_kept: list[Any] = []
+
+
+def take_out(record: Any, owner: AbstractEventLoop | None, *, spare: bool) -> None:
+    """Take a connection out of its pool's record and end it, so that the pool does not.
+
+    The record opens another one at its next checkout, as after an invalidation
+    (sqlalchemy/pool/base.py: _ConnectionRecord.get_connection).
+
+    Args:
+        record: the pool's record of the connection.
+        owner: the loop that the connection is bound to, None if to none.
+        spare: whether to leave the connection as it is: after a fork it is the parent's too.
+    """
+    connection, record.dbapi_connection = record.dbapi_connection, None
+    if connection is None:
+        return
+    _kept.append(connection)
+    if not spare and owner is not None:
+        end(getattr(connection, "driver_connection", connection), owner)
 
 
 def bury(driver_connection: Any, terminate: Callable[[], object] | None = None) -> None:

@@ -13,7 +13,7 @@ from importlib import resources
 from types import ModuleType
 from typing import Any
 
-from . import _frames
+from . import _frames, _sockets
 from .diagnosis import Cause, Example, Remedy
 
 _BLOCK = re.compile(
@@ -110,6 +110,7 @@ def parse_fix(name: str, text: str) -> Remedy:
 def load_all() -> Shelves:
     """Load every shelf up front, so that no hook has to import anything later."""
     probes, contexts = load("probes"), load("contexts")
+    _sockets.finders[:] = [p.transport_of for p in probes if hasattr(p, "transport_of")]
     for entry in (*probes, *contexts):
         _frames.machinery.update(getattr(entry, "PACKAGES", ()))
     return Shelves(

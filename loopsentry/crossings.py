@@ -8,9 +8,7 @@ only while tests ask for it: `loopsentry.testing`, and the pytest plugin's `loop
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import socket
 import sys
 import weakref
 from asyncio import AbstractEventLoop
@@ -32,6 +30,7 @@ from ._frames import (
     walk_live,
 )
 from ._safely import safely
+from ._sockets import take_out
 from .model import Birth, Clue, Diagnosis, Evidence, LoopInfo, Place, Subject, Symptom
 from .registry import LoopRecord, Registry, state_of
 from .report import Examiner
@@ -180,7 +179,7 @@ class Watch:
         evidence = self._evidence(birth, (owner, current), pool, driver)
         crossing = self._describe(
             replace(evidence, used_at=user_place(sites), stack=user_stack(sites)),
-            tolerant=_is_tolerant(driver) and not forked,
+            tolerant=self.registry.owner_of(driver) is None and not forked,
         )
         self.crossings.append(crossing)
         if crossing.tolerant and crossing.diagnosis is not None:
@@ -188,7 +187,7 @@ class Watch:
         if not self.divert or crossing.tolerant:
             return False
         self.opened.pop(birth.serial, None)
-        take_from_record(record, spare=forked)
+        take_out(record, self.registry.owner_of(driver), spare=forked)
         return True
 
     # what it would come to -----------------------------------------------------------------
@@ -300,46 +299,9 @@ class Watch:
 
 # connections -------------------------------------------------------------------------------
 
-#: What was taken out of pools and cannot be closed: its loop is closed, or its socket not ours.
-_kept: list[Any] = []
-
-
-def take_from_record(record: Any, *, spare: bool) -> None:
-    """Take a connection out of its pool's record, so that the pool does not close it.
-
-    The record opens another one at its next checkout, as after an invalidation
-    (sqlalchemy/pool/base.py: _ConnectionRecord.get_connection).
-
-    Args:
-        record: the pool's record of the connection.
-        spare: whether to leave the connection as it is: after a fork it is the parent's too.
-    """
-    connection, record.dbapi_connection = record.dbapi_connection, None
-    if connection is None:
-        return
-    driver = _driver_connection(connection)
-    owner = getattr(driver, "_loop", None)
-    if spare or not isinstance(owner, AbstractEventLoop):
-        _kept.append(connection)
-        return
-    if owner.is_running():
-        owner.call_soon_threadsafe(driver.terminate)
-        return
-    transport = getattr(driver, "_transport", None)
-    with contextlib.suppress(Exception):
-        transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
-    with contextlib.suppress(Exception):  # a closed loop refuses, once the driver has noted it
-        driver.terminate()
-    _kept.append(transport)
-
 
 def _driver_connection(connection: Any) -> Any:
     return getattr(connection, "driver_connection", connection)
-
-
-def _is_tolerant(driver: Any) -> bool:
-    """Whether a driver's connection keeps no loop of its own, as asyncpg's does."""
-    return not isinstance(getattr(driver, "_loop", None), AbstractEventLoop)
 
 
 def _name_of(driver: Any) -> str:

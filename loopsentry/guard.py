@@ -23,7 +23,7 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.util import greenlet_spawn
 
 from ._safely import safely
-from ._sockets import bury, cut
+from ._sockets import bury, cut, end
 from .mismatch import HealedMismatchError, LoopMismatchError
 from .model import Birth, Clue, Reporter
 from .registry import Registry
@@ -121,7 +121,7 @@ class Guard:
         @functools.wraps(ping)
         def do_ping(connection: Any) -> bool:
             driver_connection = dialect.get_driver_connection(connection)
-            if _foreign_owner(driver_connection) is not None:
+            if self._foreign_owner(driver_connection) is not None:
                 refusal = decide(driver_connection)
                 if refusal is not None:
                     raise refusal
@@ -167,16 +167,11 @@ class Guard:
         driver_connection = dialect.get_driver_connection(fairy.dbapi_connection)
         fairy.invalidate(soft=True)
         self.arm(dialect, lambda: None)  # the pool closes it at the record's next checkout
-        owner = _foreign_owner(driver_connection)
+        owner = self._foreign_owner(driver_connection)
         if owner is None or (birth is not None and birth.pid != os.getpid()):
             return
-        if owner.is_closed():
-            bury(driver_connection)
-        elif taken_here and not (
-            owner.is_running()
-            and self._end_there(owner, dialect.do_terminate, fairy.dbapi_connection)
-        ):
-            cut(driver_connection)
+        if taken_here or owner.is_closed():
+            end(driver_connection, owner)
 
     def _end(
         self,
@@ -187,7 +182,7 @@ class Guard:
     ) -> None:
         """Close a connection; a foreign one through the loop that owns it."""
         driver_connection = dialect.get_driver_connection(connection)
-        owner = _foreign_owner(driver_connection)
+        owner = self._foreign_owner(driver_connection)
         birth = self.registry.birth_of(driver_connection)
         if owner is None:
             original(connection)
@@ -214,12 +209,11 @@ class Guard:
             return True
         return False
 
-
-def _foreign_owner(driver_connection: Any) -> AbstractEventLoop | None:
-    """The loop that a connection is bound to, if that is another one than runs here."""
-    owner = getattr(driver_connection, "_loop", None)
-    running = _get_running_loop()
-    if not isinstance(owner, AbstractEventLoop) or owner is running:
-        return None
-    # Without a loop running here or there it is an ordinary end, such as a collection.
-    return owner if running is not None or owner.is_running() else None
+    def _foreign_owner(self, driver_connection: Any) -> AbstractEventLoop | None:
+        """The loop that a connection is bound to, if that is another one than runs here."""
+        owner = self.registry.owner_of(driver_connection)
+        running = _get_running_loop()
+        if owner is None or owner is running:
+            return None
+        # Without a loop running here or there it is an ordinary end, such as a collection.
+        return owner if running is not None or owner.is_running() else None

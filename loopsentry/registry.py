@@ -11,13 +11,13 @@ import itertools
 import os
 import threading
 import weakref
-from asyncio import _get_running_loop
+from asyncio import AbstractEventLoop, _get_running_loop
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from .model import (
     Birth,
@@ -27,11 +27,9 @@ from .model import (
     LoopState,
     ObjectKind,
     Place,
+    Sighting,
     Stack,
 )
-
-if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
 
 T = TypeVar("T")
 
@@ -105,6 +103,7 @@ class Registry:
     """The records of one process."""
 
     def __init__(self) -> None:
+        self.sight: Callable[[Any], Sighting | None] = lambda _target: None
         self.recognise: Callable[[Stack], LoopInfo] = lambda _stack: LoopInfo(id=0)
         self.on_mismatch = "annotate"
         self._describers: list[Describer] = []
@@ -209,6 +208,12 @@ class Registry:
     def loop(self, number: int | None) -> LoopRecord | None:
         """The loop of that number, if it is remembered."""
         return None if number is None else self.loop_records.get(number)
+
+    def owner_of(self, target: Any) -> AbstractEventLoop | None:
+        """The loop that an object says it is bound to, asked of the probe that knows its kind."""
+        sighting = self.sight(target)
+        owner = sighting.loop if sighting is not None else None
+        return owner if issubclass(type(owner), AbstractEventLoop) else None
 
     # births --------------------------------------------------------------------------------
 

@@ -55,6 +55,7 @@ class Examiner:
         self.shelves = shelves
         self.version = version
         self.collector = Collector(registry, shelves.probes, recogniser.recognise)
+        registry.sight = self.collector.sight
         self.options = Options()
         self.sinks: list[Sink] = []
         self.subscribers: list[Callable[[Diagnosis], object]] = []

@@ -57,7 +57,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         }
     ),
     "annotation": frozenset({"model", "exceptions", "story", "renderers"}),
-    "catalog": frozenset({"model", "diagnosis", "_frames"}),
+    "catalog": frozenset({"model", "diagnosis", "_frames", "_sockets"}),
     "explanation": frozenset({"catalog", "diagnosis"}),
     "report": frozenset(
         {
@@ -94,8 +94,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "sinks": frozenset({"model", "story", "renderers", "_safely"}),
     "asgi": frozenset({"installation", "model", "report", "_safely"}),
     "sqlalchemy_plugin": frozenset({"installation"}),
-    "crossings": frozenset({"model", "registry", "report", "_frames", "_safely"}),
-    "testing": frozenset({"installation", "model", "registry", "report", "crossings"}),
+    "crossings": frozenset({"model", "registry", "report", "_frames", "_safely", "_sockets"}),
+    "testing": frozenset({"installation", "model", "registry", "report", "crossings", "_sockets"}),
     "pytest_plugin": frozenset(
         {"installation", "model", "report", "crossings", "testing", "explanation", "_safely"}
     ),

@@ -186,7 +186,7 @@ class _Listeners:
             family=self.registry.family_of(pool),
             stack=user_stack(sites),
         )
-        self.kept[record] = (owner_reference(driver_connection), birth)
+        self.kept[record] = (self._owner_reference(driver_connection), birth)
         self.registry.bear(driver_connection, birth)
         if self.guard.mode_of(_innermost_engine(sites)) != "annotate":
             self.arm(pool)
@@ -194,6 +194,11 @@ class _Listeners:
             opening = self.registry.openings.get(target) if isinstance(target, Session) else None
             if opening is not None:
                 opening.ended = datetime.now(UTC)
+
+    def _owner_reference(self, driver_connection: Any) -> Callable[[], Any]:
+        """A call that gives the loop a connection is bound to, or the running one if to none."""
+        owner = self.registry.owner_of(driver_connection)
+        return weakref.ref(owner) if owner is not None else _anywhere
 
     def _stack(self) -> tuple[list[Site], LoopRecord | None]:
         sites = list(walk_live(sys._getframe(3)))
@@ -231,14 +236,14 @@ class _Listeners:
             self.kept[record] = (_anywhere, None)
             return None
         self.registry.meet_logger(getattr(getattr(pool, "logger", None), "name", None))
-        kept = self.kept[record] = (owner_reference(driver_connection), birth)
+        kept = self.kept[record] = (self._owner_reference(driver_connection), birth)
         return self._cross(connection, record, birth) if kept[0]() is not _anywhere() else None
 
     def _inspect(self, driver_connection: Any, pool: Any = None) -> Birth | None:
         """What is known of a connection, or what it says of its own loop."""
         known = self.registry.birth_of(driver_connection)
-        owner = getattr(driver_connection, "_loop", None)
-        if known is not None or not isinstance(owner, asyncio.AbstractEventLoop):
+        owner = self.registry.owner_of(driver_connection)
+        if known is not None or owner is None:
             return known
         loop = self.registry.meet(owner, lambda: describe_all(thread_of(owner)))
         birth = self.registry.new_birth(
@@ -352,15 +357,6 @@ def attach(report: Reporter, registry: Registry) -> Undo:
 
 
 _anywhere = asyncio._get_running_loop
-
-
-def owner_reference(driver_connection: Any) -> Callable[[], Any]:
-    """A call that gives the loop a connection is bound to, or the running one if to none.
-
-    Only drivers that keep their loop (asyncpg's `Connection._loop`) are bound.
-    """
-    owner = getattr(driver_connection, "_loop", None)
-    return weakref.ref(owner) if isinstance(owner, asyncio.AbstractEventLoop) else _anywhere
 
 
 def pool_of(record: Any) -> Any:

@@ -16,7 +16,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from loopsentry.crossings import Watch, name_loop, take_from_record, waiting_place
+from loopsentry._sockets import take_out
+from loopsentry.crossings import Watch, name_loop, waiting_place
 from loopsentry.model import Diagnosis, Place
 
 from .errors import LoopCrossingWarning, LoopSafetyError
@@ -144,9 +145,9 @@ class Trial:
             record, driver = opened.record(), opened.driver()
             loop = self.examiner.registry.loop(opened.birth.loop)
             ours = loop is not None and loop.info.runner == NAME
-            bound = isinstance(getattr(driver, "_loop", None), AbstractEventLoop)
-            if record is not None and ours and bound and not self.examiner.is_closed(driver):
-                take_from_record(record, spare=False)
+            owner = self.examiner.registry.owner_of(driver)
+            if record is not None and ours and owner and not self.examiner.is_closed(driver):
+                take_out(record, owner, spare=False)
 
     # judging -------------------------------------------------------------------------------
 
