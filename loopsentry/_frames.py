@@ -10,7 +10,7 @@ import os
 import site
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import CodeType, FrameType, TracebackType
@@ -179,12 +179,31 @@ def raised_outside(exc: BaseException, modules: tuple[str, ...]) -> bool:
 _RAISE = bytes([dis.opmap["RAISE_VARARGS"]])
 
 
+def variables_in(frame: FrameType) -> Mapping[str, Any]:
+    """A frame's local variables, without leaving them behind in the frame.
+
+    Before CPython 3.13 (PEP 667) `frame.f_locals` of a function is a copy that the frame keeps:
+    whatever it held then lives as long as the frame, though the function has let go of it.
+    """
+    values = frame.f_locals
+    if sys.version_info >= (3, 13) or not frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+        return values
+    found = dict(values)
+    if sys.getrefcount(values) <= _OWN_REFERENCES:  # else the program has called locals()
+        values.clear()
+    return found
+
+
+#: The frame's, the variable's and the argument's.
+_OWN_REFERENCES = 3
+
+
 def first_argument(frame: FrameType) -> Any:
     """The value of a frame's first parameter, `self` in a method; None when it has none."""
     code = frame.f_code
     if not code.co_argcount:
         return None
-    return frame.f_locals.get(code.co_varnames[0])
+    return variables_in(frame).get(code.co_varnames[0])
 
 
 def is_coroutine(frame: FrameType) -> bool:
@@ -292,12 +311,12 @@ def loop_run_by(site_: Site) -> Any:
     if site_.code.co_name in _RUNNERS:
         target = first_argument(site_.frame)
         if is_a(target, asyncio.Runner):
-            task = site_.frame.f_locals.get("task")
+            task = variables_in(site_.frame).get("task")
             target = task.get_loop() if is_a(task, asyncio.Task) else None
         if is_loop(target):
             return target
     if not _RUNS.isdisjoint(site_.code.co_names) and is_user(site_.frame):
-        values = site_.frame.f_locals.values()
+        values = variables_in(site_.frame).values()
         loops = [value for value in values if is_loop(value)]
         compiled = [loop for loop in loops if not is_a(loop, asyncio.BaseEventLoop)]
         return compiled[0] if len(compiled) == 1 and len(loops) == 1 else None

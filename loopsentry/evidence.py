@@ -256,7 +256,7 @@ class Collector:
         for site in found.sites[: found.traced]:
             # Lib/asyncio/mixins.py: _get_loop() refuses with the running loop in a local.
             if site.code.co_name == "_get_loop":
-                loop = site.frame.f_locals.get("loop")
+                loop = _frames.variables_in(site.frame).get("loop")
                 if _frames.is_loop(loop):
                     return loop, None
         return asyncio._get_running_loop(), None
@@ -445,7 +445,7 @@ def _named_future(found: Found, current: Any) -> asyncio.Future[Any] | None:
     for site in found.sites[: found.traced]:
         if _frames.is_user(site.frame):
             named = (site.frame.f_globals.get(name) for name in site.code.co_names)
-            for value in (*site.frame.f_locals.values(), *named):
+            for value in (*_frames.variables_in(site.frame).values(), *named):
                 if is_a(value, asyncio.Future) and value.get_loop() is not current:
                     return value
             return None

@@ -81,7 +81,7 @@ def _sites_of(task: asyncio.Task[Any]) -> Iterator[Site]:
             return
         yield Site(frame, frame.f_lineno)
         if frame.f_code.co_name == "greenlet_spawn":
-            inner = getattr(frame.f_locals.get("context"), "gr_frame", None)
+            inner = getattr(_frames.variables_in(frame).get("context"), "gr_frame", None)
             sites = [Site(f, f.f_lineno) for f in _frames.walk_back(inner)]
             yield from reversed(sites)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import _frames
 from ._frames import Site
 from .model import Clue, Phase, Stage
 
@@ -28,7 +29,8 @@ def stage_of(sites: list[Site], operation: str | None) -> Stage:
 def is_collected(sites: list[Site]) -> bool:
     """Whether the garbage collector gave the connection back (sqlalchemy/pool/base.py)."""
     return any(
-        site.code.co_name == "_finalize_fairy" and site.frame.f_locals.get("is_gc_cleanup") is True
+        site.code.co_name == "_finalize_fairy"
+        and _frames.variables_in(site.frame).get("is_gc_cleanup") is True
         for site in sites
     )
 
