@@ -90,6 +90,15 @@ def judge(evidence: Evidence, causes: Iterable[Cause]) -> tuple[Cause, Verdict] 
     return max(verdicts, key=lambda pair: (_SURENESS[pair[1].certainty], len(pair[1].explains)))
 
 
+def gravity(diagnosis: Diagnosis) -> tuple[bool, bool, int]:
+    """Orders diagnoses, the gravest first: what is known, what failed, what is surest."""
+    return (
+        diagnosis.certainty == "undetermined",
+        diagnosis.severity == "warning",
+        -_SURENESS[diagnosis.certainty],
+    )
+
+
 def diagnose(
     evidence: Evidence, causes: Iterable[Cause], remedies: Sequence[Remedy], version: str
 ) -> Diagnosis | None:
@@ -114,6 +123,7 @@ def diagnose(
         phase=evidence.phase,
         context=evidence.contexts[0] if evidence.contexts else "unknown",
         framework=evidence.framework,
+        nowhere=evidence.nowhere,
         used_at=evidence.used_at,
         stack=evidence.stack,
         current_task=evidence.task,

@@ -5,23 +5,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import sys
+import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 from typing import Any
 
 from . import _frames
 from ._frames import Site
 from ._wording import excerpt, quote
-from .exceptions import (
-    arguments_of,
-    is_a,
-    message_of,
-    traceback_of,
-    walk_tree,
-)
+from .exceptions import arguments_of, is_a, message_of, traceback_of
 from .holders import find_foreign_task, search_tasks
+from .incidents import Complaint, Incident, find_incidents
 from .model import (
     Birth,
     Clue,
@@ -37,27 +32,13 @@ from .model import (
     Subject,
     Symptom,
 )
-from .registry import LoopRecord, Registry
+from .registry import LoopRecord, Registry, state_of
 from .roles import alive_then, contexts_of, followed_by, is_same, role_a, role_b
 from .siblings import find_sibling
 from .stages import is_collected, is_connecting, phase_of, stage_of
 
-FRAMES_SEEN = 400
 _SCOPES = frozenset({"__aenter__", "__aexit__"})
 _COMMITS = frozenset({"commit", "_commit_impl", "do_commit", "_do_commit"})
-
-
-@dataclass(frozen=True, slots=True)
-class Complaint:
-    """An exception that a probe read.
-
-    Attributes:
-        symptom: what it says.
-        exc: the exception; never kept beyond one examination.
-    """
-
-    symptom: Symptom
-    exc: BaseException
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +46,7 @@ class Case:
     """What one examination comes to.
 
     Attributes:
-        evidence: all that is known.
+        evidence: all that is known of one incident.
         complaint: the one complaint that it is about.
     """
 
@@ -75,21 +56,49 @@ class Case:
 
 @dataclass(slots=True)
 class Found:
-    """What one examination has gathered so far.
+    """What the examination of one incident has gathered so far.
 
     Attributes:
-        tree: the exceptions, the first raised first.
-        sites: frames from the innermost outwards; the tracebacks' first, then the live stack's.
-        traced: how many of the sites come from tracebacks.
-        sightings: recognised objects, the innermost first.
+        incident: what is examined.
+        library: the frames of the library's call that failed, the innermost first.
+        sightings: objects recognised in them, the innermost first.
         aliases: identities under which the subject may appear in other tasks' frames.
     """
 
-    tree: list[BaseException]
-    sites: list[Site]
-    traced: int
+    incident: Incident
+    library: list[Site]
     sightings: list[Sighting] = field(default_factory=list)
     aliases: set[int] = field(default_factory=set)
+
+    @property
+    def sites(self) -> list[Site]:
+        """All frames, the innermost first."""
+        return self.incident.sites
+
+    @property
+    def segment(self) -> list[Site]:
+        """Those that ran in one task or thread."""
+        return self.incident.sites[: self.incident.segment]
+
+    @property
+    def traced(self) -> list[Site]:
+        """Those that come from tracebacks."""
+        return self.incident.sites[: self.incident.traced]
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """On which event loop something happened, as far as that can be told.
+
+    Attributes:
+        loop: the loop, None where there was none or where it is not known.
+        index: where its runner stands among the frames, None if it does not.
+        known: whether that is certain; if it is, and there is no loop, none was running.
+    """
+
+    loop: Any
+    index: int | None = None
+    known: bool = True
 
 
 class Collector:
@@ -111,19 +120,16 @@ class Collector:
             itertools.chain.from_iterable(getattr(probe, "OPERATIONS", ()) for probe in probes)
         )
 
-    # symptoms ------------------------------------------------------------------------------
+    # complaints ----------------------------------------------------------------------------
 
-    def symptoms(self, tree: Iterable[BaseException]) -> list[tuple[Symptom, BaseException]]:
-        """What the libraries complain of, and with which exception, the first raised first."""
-        found = []
-        for exc in tree:
-            text = excerpt(message_of(exc))
-            for read in self.readers:
-                symptom = read(exc, text)
-                if symptom is not None:
-                    found.append((symptom, exc))
-                    break
-        return found
+    def read(self, exc: BaseException) -> Symptom | None:
+        """What an exception complains of, in the words of the library that knows it."""
+        text = excerpt(message_of(exc))
+        for read in self.readers:
+            symptom: Symptom | None = read(exc, text)
+            if symptom is not None:
+                return symptom if self._counts(symptom, exc) else None
+        return None
 
     def _counts(self, symptom: Symptom, exc: BaseException) -> bool:
         """A cancellation counts only where it cut a database operation short."""
@@ -135,34 +141,38 @@ class Collector:
 
     # collecting ----------------------------------------------------------------------------
 
-    def collect(self, exc: BaseException, clue: Clue) -> Case | None:
-        """Gather all that is known about an exception; None if nothing in it is a symptom."""
-        tree = walk_tree(exc)
-        told = [pair for pair in self.symptoms(tree) if self._counts(*pair)]
-        symptoms = tuple(symptom for symptom, _ in told)
-        complaints = [Complaint(s, node) for s, node in told if s.kind != "cancelled"]
-        if not complaints:
-            return None
-        complaint = next((c for c in reversed(complaints) if not c.symptom.quoted), complaints[-1])
-        complaining = [each.exc for each in complaints]
-        found = Found(tree, *self._sites([*complaining, *tree]))
+    def collect(self, exc: BaseException, clue: Clue) -> list[Case]:
+        """Gather what is known about each incident in an exception; none if nothing complains."""
+        incidents = find_incidents(exc, self.read, self._identities)
+        found = (self._examine(incident, clue) for incident in incidents)
+        return [case for case in found if case is not None]
+
+    def _examine(self, incident: Incident, clue: Clue) -> Case | None:
+        symptoms = incident.symptoms
+        found = Found(incident, incident.library)
+        if clue.target is not None and len(found.library) < incident.traced and not incident.before:
+            # The program's own code stands between the complaint and the connection.
+            clue = replace(clue, target=None, birth=None)
         self._sight_all(found, clue)
-        current_loop, index = self._current_loop(found, symptoms)
-        current = self._meet(current_loop, found, index)
-        sighting = self._choose(found, symptoms, current_loop)
+        surfaced = self._surfaced(found, symptoms)
+        sighting = self._choose(found, symptoms, surfaced.loop)
         birth = clue.birth if clue.birth is not None else self._birth_of(sighting, found)
         owner_loop = sighting.loop if sighting is not None else None
         owner = self.registry.loop(birth.loop) if birth else None
         owner = owner or self._meet_owner(owner_loop or _refusing_loop(found), found)
-        place = self._place(found)
+        happened = self._happened(surfaced, symptoms, birth, owner, clue)
+        index = happened.index
+        current = self._meet(happened.loop, found, index)
         recognised = self.recognise(_frames.describe_all(found.sites))
         operation = self._operation(found.sites)
         cancellation = self.registry.cancellation_of(s.target for s in found.sightings)
         engine = self._engine(clue, found)
-        if _is_ordinary(engine, current, symptoms):
+        if _is_ordinary(engine, self._meet(surfaced.loop, found, surfaced.index), symptoms):
             return None
         alive = alive_then(owner, current, found.sites, index)
-        same = is_same(owner, current, birth, sighting, clue)
+        bound = sighting is not None and (birth is None or birth.loop is not None)
+        refused = any(s.kind == "foreign-loop" and not s.quoted for s in symptoms)
+        same = is_same(owner if bound else None, current, known=happened.known, refused=refused)
         evidence = Evidence(
             symptoms=symptoms,
             subject=self._subject(sighting, birth, found, current),
@@ -170,13 +180,14 @@ class Collector:
             current=role_b(current, owner),
             same_loop=same,
             owner_alive=alive,
-            used_at=place,
+            nowhere=_thread_of(found, clue) if happened.known and current is None else None,
+            used_at=self._place(found),
             stack=_frames.user_stack(found.sites),
             task=_task_name(),
             operation=operation,
-            phase=phase_of(operation, found.sites, clue),
-            stage=stage_of(found.sites, operation),
-            collected=is_collected(found.sites),
+            phase=phase_of(operation, found.library, clue),
+            stage=stage_of(found.library, operation),
+            collected=is_collected(found.library),
             other=self._other_operation(found, symptoms) if same is not False else None,
             first_failure=self.registry.failures.get(birth.serial) if birth else None,
             engine=engine,
@@ -190,29 +201,19 @@ class Collector:
             closed=any(s.closed for s in found.sightings),
             loop_traced=index is not None,
             handled=clue.reaches_program and not clue.ignored,
-            original=_original(complaint.symptom),
+            original=_original(incident.complaint.symptom),
         )
-        return Case(evidence, complaint)
+        return Case(evidence, incident.complaint)
 
-    def _sites(self, tree: list[BaseException]) -> tuple[list[Site], int]:
-        seen: set[tuple[int, int]] = set()
-        sites: list[Site] = []
-        for exc in tree:
-            for site in _frames.walk_traceback(traceback_of(exc)):
-                if (id(site.frame), site.line) not in seen and len(sites) < FRAMES_SEEN:
-                    seen.add((id(site.frame), site.line))
-                    sites.append(site)
-        traced = len(sites)
-        known = {id(site.frame) for site in sites}
-        for site in _frames.walk_live(sys._getframe(1)):
-            if id(site.frame) not in known and len(sites) < 2 * FRAMES_SEEN:
-                sites.append(site)
-        return sites, traced
+    def _identities(self, sites: list[Site]) -> set[int]:
+        """The objects in a traceback's library frames, and those inside them."""
+        found = Found(Incident([], sites), [s for s in sites if not _frames.is_user(s.frame)])
+        self._sight_all(found, Clue())
+        return {id(sighting.target) for sighting in found.sightings}
 
     def _sight_all(self, found: Found, clue: Clue) -> None:
         targets: list[Any] = [clue.target] if clue.target is not None else []
-        library = (site.frame for site in found.sites if not _frames.is_user(site.frame))
-        targets.extend(map(_frames.first_argument, library))
+        targets.extend(_frames.first_argument(site.frame) for site in found.library)
         seen: set[int] = set()
         while targets:
             target = targets.pop(0)
@@ -238,28 +239,59 @@ class Collector:
 
     # loops ---------------------------------------------------------------------------------
 
-    def _current_loop(self, found: Found, symptoms: tuple[Symptom, ...]) -> tuple[Any, int | None]:
-        """The loop it happened on: the innermost that a traceback left, else the running one.
+    def _surfaced(self, found: Found, symptoms: tuple[Symptom, ...]) -> Whereabouts:
+        """The loop on which a complaint surfaced: the innermost that a traceback left, else here.
 
-        Where a loop was refused its start, the outermost: the inner one never ran.
+        Where a loop was refused its start, the outermost: the inner one never ran. It is not
+        certain that the complaint was made there where a thread or another task handed it over.
         """
-        sites = list(enumerate(found.sites[: found.traced]))
+        segment = found.segment[: found.incident.traced]
+        sites = list(enumerate(segment))
+        running = asyncio._get_running_loop()
         if any(symptom.kind == "nested-run" for symptom in symptoms):
-            running = asyncio._get_running_loop()
             if running is not None:
-                return running, None
+                return Whereabouts(running)
             sites.reverse()
         for index, site in sites:
             loop = _frames.loop_run_by(site)
             if loop is not None:
-                return loop, index
-        for site in found.sites[: found.traced]:
+                return Whereabouts(loop, index)
+        for site in segment:
             # Lib/asyncio/mixins.py: _get_loop() refuses with the running loop in a local.
             if site.code.co_name == "_get_loop":
                 loop = _frames.variables_in(site.frame).get("loop")
                 if _frames.is_loop(loop):
-                    return loop, None
-        return asyncio._get_running_loop(), None
+                    return Whereabouts(loop)
+        if found.incident.segment < found.incident.traced:
+            return Whereabouts(None, known=not _in_coroutine(segment))
+        return Whereabouts(running)
+
+    def _happened(
+        self,
+        surfaced: Whereabouts,
+        symptoms: tuple[Symptom, ...],
+        birth: Birth | None,
+        owner: LoopRecord | None,
+        clue: Clue,
+    ) -> Whereabouts:
+        """The loop on which it happened, which need not be the one on which it surfaced.
+
+        `wrap_future(run_coroutine_threadsafe(…))` brings an exception from one loop to another and
+        leaves no frame of that. So where the two could differ, something has to show that they do
+        not: a live hook, a recorded use, or a complaint that cannot be made on the owner's loop.
+        """
+        if clue.live:
+            return Whereabouts(asyncio._get_running_loop(), surfaced.index)
+        record = self.registry.loops.get(surfaced.loop) if surfaced.loop is not None else None
+        if owner is None or surfaced.loop is None or record is owner:
+            return surfaced
+        said = any(s.kind in ("foreign-loop", "loop-closed", "refused") for s in symptoms)
+        over = state_of(owner.reference(), owner.info.pid) == "closed"
+        taken = self.registry.crossings.get(birth.serial) if birth is not None else None
+        taken_here = record is not None and taken is not None and taken[0] == record.info.id
+        if said or over or taken_here or (birth is not None and birth.pid != os.getpid()):
+            return surfaced
+        return Whereabouts(None, known=False)
 
     def _meet(self, loop: Any, found: Found, index: int | None) -> LoopRecord | None:
         sites = found.sites if index is None else _frames.around(found.sites, index)
@@ -280,7 +312,7 @@ class Collector:
         A task that only a library started, as `AsyncSession.__aexit__` does to shield its close()
         (sqlalchemy/ext/asyncio/session.py), has no such line; the task that waits for it has.
         """
-        inner, _ = _frames.split_at_loop(found.sites[: found.traced or None])
+        inner, _ = _frames.split_at_loop(found.traced or found.sites)
         place = _frames.user_place(inner or found.sites)
         if place is None:
             inner, outer = _frames.split_at_loop(found.sites)
@@ -315,7 +347,8 @@ class Collector:
         return None
 
     def _foreign_future(self, found: Found, current: Any) -> Sighting | None:
-        texts = [arg for exc in found.tree for arg in arguments_of(exc)[:1] if type(arg) is str]
+        excs = [each.exc for each in found.incident.complaints]
+        texts = [arg for exc in excs for arg in arguments_of(exc)[:1] if type(arg) is str]
         future = find_foreign_task(texts, current) or _named_future(found, current)
         return self.sight(future) if future is not None else None
 
@@ -357,7 +390,7 @@ class Collector:
             checked_out_here = crossing is not None and crossing[0] == current.info.id
             sessions = [s for s in found.sightings if s.kind == "session"]
             carried = birth.loop != current.info.id and birth.recorded and not checked_out_here
-            if carried and sessions and not is_connecting(found.sites):
+            if carried and sessions and not is_connecting(found.library):
                 kind, label = "session", "AsyncSession"
         return Subject(
             kind=kind,
@@ -411,7 +444,7 @@ class Collector:
         if any(symptom.kind in ("provisioning", "illegal-state") for symptom in symptoms):
             return self._opening(found)
         if loop is None and any(symptom.under_way for symptom in symptoms):
-            return find_sibling(found.sites[: found.traced])
+            return find_sibling(found.traced)
         return None
 
     def _opening(self, found: Found) -> Operation | None:
@@ -434,7 +467,7 @@ class Collector:
 
 def _refusing_loop(found: Found) -> Any:
     """The closed loop that refused to be called (Lib/asyncio/base_events.py: _check_closed)."""
-    for site in found.sites[: found.traced]:
+    for site in found.segment:
         if site.code.co_name == "_check_closed":
             return _frames.first_argument(site.frame)
     return None
@@ -442,7 +475,7 @@ def _refusing_loop(found: Found) -> Any:
 
 def _named_future(found: Found, current: Any) -> asyncio.Future[Any] | None:
     """A future of another loop that the awaiting function itself names."""
-    for site in found.sites[: found.traced]:
+    for site in found.segment:
         if _frames.is_user(site.frame):
             named = (site.frame.f_globals.get(name) for name in site.code.co_names)
             for value in (*_frames.variables_in(site.frame).values(), *named):
@@ -470,6 +503,17 @@ def _owner_of_primitive(label: str, found: Found) -> tuple[ObjectKind, str]:
             if any(s.code.co_name == "_do_get" for s in found.sites):
                 return "pool", "the pool's queue"
     return "primitive", label
+
+
+def _in_coroutine(sites: list[Site]) -> bool:
+    return any(_frames.is_coroutine(site.frame) for site in sites)
+
+
+def _thread_of(found: Found, clue: Clue) -> str:
+    """The thread in which it happened, where no loop ran."""
+    if clue.live or found.incident.segment >= found.incident.traced:
+        return threading.current_thread().name
+    return "of a worker"
 
 
 def _task_name() -> str | None:

@@ -53,17 +53,24 @@ def walk_tree(exc: BaseException) -> list[BaseException]:
 
     Bounded, and safe against cycles.
     """
-    found: list[BaseException] = []
-    stack: list[tuple[BaseException, bool]] = [(exc, False)]
+    return [node for node, _ in walk_with_parents(exc)]
+
+
+def walk_with_parents(
+    exc: BaseException,
+) -> list[tuple[BaseException, BaseException | None]]:
+    """The same, each with the exception that it was found in; None for the outermost."""
+    found: list[tuple[BaseException, BaseException | None]] = []
+    stack: list[tuple[BaseException, BaseException | None, bool]] = [(exc, None, False)]
     seen: set[int] = set()
     while stack and len(found) < EXCEPTIONS_SEEN:
-        node, expanded = stack.pop()
+        node, parent, expanded = stack.pop()
         if expanded:
-            found.append(node)
+            found.append((node, parent))
         elif id(node) not in seen:
             seen.add(id(node))
-            stack.append((node, True))
-            stack.extend((inner, False) for inner in _inner(node))
+            stack.append((node, parent, True))
+            stack.extend((inner, node, False) for inner in _inner(node))
     return found
 
 

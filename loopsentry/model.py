@@ -367,6 +367,8 @@ class Evidence:
         same_loop: whether those two are one; None when either is unknown.
         owner_alive: whether the owning loop was still open when this happened; None if it is
             closed by now and may have been open then, in another thread.
+        nowhere: the thread it happened in, where no loop was running there; None where one was, or
+            where that is not known.
         used_at: the user's line.
         stack: the user's frames, the nearest first.
         task: the current task's name.
@@ -397,6 +399,7 @@ class Evidence:
     current: LoopInfo | None = None
     same_loop: bool | None = None
     owner_alive: bool | None = None
+    nowhere: str | None = None
     used_at: Place | None = None
     stack: tuple[Place, ...] = ()
     task: str | None = None
@@ -534,6 +537,8 @@ class Diagnosis:
         phase: "connect", "use" or "cleanup".
         context: the most telling recognised context, or "unknown".
         framework: what of a framework was running, where known.
+        nowhere: the thread it happened in, where no loop was running there.
+        others: what else is wrong in the same exception, as code, headline and certainty.
         used_at: *here*.
         stack: the user's frames there, the nearest first.
         current_task: name of the task that used it.
@@ -564,6 +569,8 @@ class Diagnosis:
     phase: Phase
     context: str = "unknown"
     framework: Mapping[str, str] | None = None
+    nowhere: str | None = None
+    others: tuple[tuple[str, str, Certainty], ...] = ()
     used_at: Place | None = None
     stack: tuple[Place, ...] = ()
     current_task: str | None = None

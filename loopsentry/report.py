@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from ._safely import complain
 from .annotation import annotate, tell_plainly, told_elsewhere, told_on
 from .catalog import Shelves
-from .diagnosis import diagnose
-from .evidence import Collector
+from .diagnosis import diagnose, gravity
+from .evidence import Case, Collector
 from .model import Clue, Diagnosis, EngineInfo, Evidence
 from .recognition import Recogniser
 from .registry import Registry
@@ -63,8 +63,22 @@ class Examiner:
 
     def diagnose(self, exc: BaseException, clue: Clue | None = None) -> Diagnosis | None:
         """What is known about an exception; None if nothing in it concerns event loops."""
-        case = self.collector.collect(exc, clue or Clue())
-        return self.judge(case.evidence) if case is not None else None
+        gravest = self._gravest(exc, clue or Clue())
+        return gravest[1] if gravest is not None else None
+
+    def _gravest(self, exc: BaseException, clue: Clue) -> tuple[Case, Diagnosis] | None:
+        """The gravest of an exception's incidents; the others are counted with it."""
+        judged = [
+            (case, diagnosis)
+            for case in self.collector.collect(exc, clue)
+            if (diagnosis := self.judge(case.evidence)) is not None
+        ]
+        if not judged:
+            return None
+        case, told = min(judged, key=lambda pair: gravity(pair[1]))
+        others = [other for _, other in judged if other is not told]
+        listed = tuple((each.code, each.title, each.certainty) for each in others)
+        return case, replace(told, others=listed) if listed else told
 
     def judge(self, evidence: Evidence) -> Diagnosis | None:
         """The diagnosis of evidence, with the cures that advisers know better; None if no cause."""
@@ -108,10 +122,10 @@ class Examiner:
         if told_elsewhere(exc):
             return None
         clue = clue or Clue()
-        case = self.collector.collect(exc, clue)
-        diagnosis = self.judge(case.evidence) if case is not None else None
-        if case is None or diagnosis is None:
+        gravest = self._gravest(exc, clue)
+        if gravest is None:
             return None
+        case, diagnosis = gravest
         diagnosis = self._retire(diagnosis, case.evidence, clue)
         if clue.action != "none":
             diagnosis = replace(diagnosis, action=clue.action)

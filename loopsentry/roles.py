@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from . import _frames
 from ._frames import Site
-from .model import Birth, Clue, LoopInfo, Recognition, Sighting
+from .model import LoopInfo, Recognition
 from .registry import LoopRecord, state_of
 
 
@@ -66,15 +66,18 @@ def alive_then(
 
 
 def is_same(
-    owner: LoopRecord | None,
-    current: LoopRecord | None,
-    birth: Birth | None,
-    sighting: Sighting | None,
-    clue: Clue,
+    owner: LoopRecord | None, current: LoopRecord | None, *, known: bool, refused: bool
 ) -> bool | None:
-    """Whether the owner is the loop it happened on; None where either is not known."""
-    if owner is None or sighting is None or (birth is not None and birth.loop is None):
+    """Whether the owner is the loop it happened on; None where either is not known.
+
+    Args:
+        owner: the loop that owns the object.
+        current: the loop it happened on.
+        known: whether that is certain; if it is, and there is none, none was running.
+        refused: whether asyncio itself refused because the two differ.
+    """
+    if owner is None:
         return None
-    if current is None and not clue.live:
-        return None  # a hook that sees it too late to tell where it happened
+    if not known:
+        return False if refused else None
     return owner is current

@@ -89,7 +89,9 @@ def _crossing(diagnosis: Diagnosis) -> list[Line]:
     if diagnosis.current_loop is not None:
         lines.append(_loop_line("here", diagnosis.current_loop, diagnosis.owner_loop))
     elif diagnosis.owner_loop is not None:
-        lines.append(Line("here", f"{INDENT}no event loop is running"))
+        where = f"no event loop runs in thread {diagnosis.nowhere}"
+        unknown = "on another event loop, not recorded"
+        lines.append(Line("here", f"{INDENT}{where if diagnosis.nowhere else unknown}"))
     lines += _owner(diagnosis)
     if diagnosis.owner_loop is not None:
         lines.append(_loop_line("owner", diagnosis.owner_loop, diagnosis.current_loop))
@@ -203,7 +205,11 @@ def _verbatim(original: Original) -> str:
 
 def _more(diagnosis: Diagnosis) -> list[Line]:
     birth = diagnosis.object.birth if diagnosis.object else None
-    lines = [Line("note", f"  note: {fact}") for fact in diagnosis.facts]
+    lines = [
+        Line("note", f"  note: another failure beside this: {code}, {sureness}: {title}")
+        for code, title, sureness in diagnosis.others
+    ]
+    lines += [Line("note", f"  note: {fact}") for fact in diagnosis.facts]
     lines += [Line("here", f"  here   {place.short}") for place in diagnosis.stack]
     lines += [Line("owner", f"  owner  {place.short}") for place in (birth.stack if birth else ())]
     return lines

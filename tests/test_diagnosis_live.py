@@ -96,6 +96,7 @@ RECORD = {
     "phase": ("connect", "use", "cleanup"),
     "context": str,
     "framework": (dict, None),
+    "others": (list,),
     "used_at": (PLACE, None),
     "current_task": (str, None),
     "operation": (str, None),

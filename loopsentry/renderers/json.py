@@ -40,6 +40,10 @@ def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
         "phase": diagnosis.phase,
         "context": diagnosis.context,
         "framework": dict(diagnosis.framework) if diagnosis.framework else None,
+        "others": [
+            {"code": code, "title": title, "certainty": certainty}
+            for code, title, certainty in diagnosis.others
+        ],
         "used_at": _place(diagnosis.used_at),
         "current_task": diagnosis.current_task,
         "operation": diagnosis.operation,
