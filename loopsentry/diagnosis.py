@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from string import Template
 
@@ -61,6 +61,10 @@ class Remedy:
         first_in: contexts in which it comes before all that do not name the context.
         first_for: operations for which it comes before all that do not name them.
         only_in: contexts in which alone it makes sense; empty for all.
+        needs: conditions that have to hold; `Evidence.conditions` has the words.
+        unless: conditions of which none may hold.
+        wording: other words for a cause or under a condition, by its name: `title`, `snippet`,
+            `reason`.
         objects: kinds of object it helps with; empty for all.
         reason: why it helps.
         snippet: code with `$engine`, `$function` and `$other` for the reader's names.
@@ -80,6 +84,14 @@ class Remedy:
     first_for: tuple[str, ...] = ()
     only_in: tuple[str, ...] = ()
     objects: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    unless: tuple[str, ...] = ()
+    wording: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def say(self, word: str, told: Sequence[str]) -> str:
+        """The title, snippet or reason, in the words for the first of these names that has any."""
+        found = next((self.wording[name] for name in told if name in self.wording), {})
+        return str(found.get(word, getattr(self, word))).rstrip("\n")
 
 
 def judge(evidence: Evidence, causes: Iterable[Cause]) -> tuple[Cause, Verdict] | None:
@@ -234,12 +246,16 @@ def _loop_fact(words: str, loop: LoopInfo | None) -> str:
 def choose_fixes(evidence: Evidence, cause: str, remedies: Sequence[Remedy]) -> tuple[Fix, ...]:
     """The cures for a cause, those first that fit the context."""
     contexts = evidence.contexts or ("unknown",)
+    conditions = evidence.conditions
+    told = (*sorted(conditions), cause)
     kind = evidence.subject.kind if evidence.subject else None
 
     def fits(remedy: Remedy) -> bool:
         return (
             cause in remedy.cures
             and remedy.id not in evidence.followed
+            and conditions.issuperset(remedy.needs)
+            and conditions.isdisjoint(remedy.unless)
             and (not remedy.only_in or any(context in remedy.only_in for context in contexts))
             and (not remedy.objects or kind is None or kind in remedy.objects)
         )
@@ -252,9 +268,9 @@ def choose_fixes(evidence: Evidence, cause: str, remedies: Sequence[Remedy]) -> 
     return tuple(
         Fix(
             id=remedy.id,
-            title=remedy.title,
-            snippet=Template(remedy.snippet).safe_substitute(names),
-            reason=remedy.reason,
+            title=remedy.say("title", told),
+            snippet=Template(remedy.say("snippet", told)).safe_substitute(names),
+            reason=remedy.say("reason", told),
         )
         for remedy in sorted(filter(fits, remedies), key=order)[:FIXES_OFFERED]
     )
@@ -268,4 +284,5 @@ def _names(evidence: Evidence) -> dict[str, str]:
         "engine": engine or "engine",
         "function": used.call if used else "the function",
         "other": other.place.call if other else "the other task",
+        **(evidence.face.names if evidence.face is not None else {}),
     }

@@ -39,7 +39,16 @@ def engine_of(target: Any, registry: Registry) -> EngineInfo | None:
         created_at=registry.engine_places.get(engine),
         loops=registry.loops_of(engine.pool),
         asynchronous=engine.dialect.is_async,
+        settings=_settings_of(engine.pool),
     )
+
+
+def _settings_of(pool: Pool) -> tuple[str, ...]:
+    names = [_POOLS[kind.__name__] for kind in type(pool).__mro__ if kind.__name__ in _POOLS]
+    return (*names, *(("pre-ping",) if pool._pre_ping else ()))
+
+
+_POOLS = {"NullPool": "null-pool", "LoopLocalPool": "loop-local-pool", "StaticPool": "static-pool"}
 
 
 def _find_engine(target: Any, registry: Registry) -> Engine | None:

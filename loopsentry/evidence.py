@@ -22,6 +22,7 @@ from .model import (
     Clue,
     EngineInfo,
     Evidence,
+    Face,
     ObjectKind,
     Operation,
     Original,
@@ -115,6 +116,7 @@ class Collector:
         self.recognise = recognise
         self.readers = [probe.read for probe in probes if hasattr(probe, "read")]
         self.sighters = [probe.sight for probe in probes if hasattr(probe, "sight")]
+        self.faces = [probe.face_of for probe in probes if hasattr(probe, "face_of")]
         self.engines = [probe.engine_of for probe in probes if hasattr(probe, "engine_of")]
         self.operations = tuple(
             itertools.chain.from_iterable(getattr(probe, "OPERATIONS", ()) for probe in probes)
@@ -191,6 +193,7 @@ class Collector:
             other=self._other_operation(found, symptoms) if same is not False else None,
             first_failure=self.registry.failures.get(birth.serial) if birth else None,
             engine=engine,
+            face=self._face(found),
             contexts=contexts_of(
                 recognised, current, owner, forked=birth is not None and birth.pid != os.getpid()
             ),
@@ -446,6 +449,11 @@ class Collector:
         if loop is None and any(symptom.under_way for symptom in symptoms):
             return find_sibling(found.traced)
         return None
+
+    def _face(self, found: Found) -> Face | None:
+        symptom = found.incident.complaint.symptom
+        told: Iterable[Face | None] = (face_of(symptom, found.segment) for face_of in self.faces)
+        return next(filter(None, told), None)
 
     def _opening(self, found: Found) -> Operation | None:
         mine = _frames.user_place(found.sites)

@@ -16,7 +16,7 @@ Certainty = Literal["proven", "likely", "undetermined"]
 Severity = Literal["error", "warning"]
 Phase = Literal["connect", "use", "cleanup"]
 LoopState = Literal["running", "stopped", "closed"]
-ObjectKind = Literal["connection", "session", "pool", "engine", "primitive", "future"]
+ObjectKind = Literal["connection", "session", "pool", "engine", "primitive", "future", "client"]
 DataRisk = Literal["not-sent", "maybe-executed", "unknown"]
 Stage = Literal["ping", "begin", "statement", "commit"]
 Action = Literal["none", "evicted", "raised", "reconnected"]
@@ -282,6 +282,7 @@ class EngineInfo:
         created_at: where it was made, when that was recorded.
         loops: numbers of the loops that own the connections of its present pool.
         asynchronous: whether its driver is an asynchronous one.
+        settings: what was asked of its pool: "pre-ping", "null-pool", "loop-local-pool".
     """
 
     url: str
@@ -291,6 +292,22 @@ class EngineInfo:
     created_at: Place | None = None
     loops: tuple[int, ...] = ()
     asynchronous: bool = True
+    settings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Face:
+    """Which of a cause's forms a failure has, where that changes the cure.
+
+    Attributes:
+        name: the form, as the headers of fixes name it.
+        headline: what is wrong, in the reader's names.
+        names: more of the reader's names, for snippets.
+    """
+
+    name: str
+    headline: str
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -379,6 +396,7 @@ class Evidence:
         other: another task's operation on the same object.
         first_failure: what had already made the object unusable.
         engine: the engine it came from.
+        face: which of its cause's forms it has, if a probe can tell.
         contexts: recognised contexts, the most telling first.
         followed: names of fixes that the program follows already.
         framework: what of a framework was running.
@@ -410,6 +428,7 @@ class Evidence:
     other: Operation | None = None
     first_failure: FirstFailure | None = None
     engine: EngineInfo | None = None
+    face: Face | None = None
     contexts: tuple[str, ...] = ()
     followed: tuple[str, ...] = ()
     framework: Mapping[str, str] | None = None
@@ -454,6 +473,21 @@ class Evidence:
         tidying = self.phase == "cleanup" and self.first_failure is None
         stopped = self.has("refused", "replaced")
         return self.crossed and (stopped or (self.left_unusable and not tidying))
+
+    @property
+    def conditions(self) -> frozenset[str]:
+        """What holds here of what the headers of fixes ask for, in their words."""
+        owner = self.owner
+        told = {
+            "engine": self.engine is not None,
+            "no-engine": self.engine is None,
+            "owner-running": owner is not None and owner.state == "running",
+            "collected": self.collected,
+        }
+        found = {name for name, holds in told.items() if holds}
+        found.update(self.engine.settings if self.engine is not None else ())
+        found.update({self.face.name} if self.face is not None else ())
+        return frozenset(found)
 
     @property
     def severity(self) -> Severity:

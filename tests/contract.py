@@ -56,5 +56,27 @@ FIXES = {
     "eager-load",
     "await-instead",
     "retry-connection",
+    "client-per-loop",
+    "refresh-attributes",
+    "sync-driver",
+    "run-async-hook",
+    "rollback-after-cancel",
 }
-OBJECTS = {"connection", "session", "pool", "engine", "primitive", "future"}
+OBJECTS = {"connection", "session", "pool", "engine", "primitive", "future", "client"}
+
+#: What the headers of fixes may ask for (`Evidence.conditions`).
+CONDITIONS = {
+    "engine",
+    "no-engine",
+    "owner-running",
+    "collected",
+    "pre-ping",
+    "null-pool",
+    "loop-local-pool",
+    "static-pool",
+    "lazy",
+    "expired",
+    "server-generated",
+    "synchronous-engine",
+    "hook",
+}

@@ -71,6 +71,8 @@ def test_header_uses_the_contract_words(fix: Remedy) -> None:
     assert {*fix.first_in, *fix.only_in} <= contract.CONTEXTS
     assert not fix.only_in or set(fix.first_in) <= set(fix.only_in)
     assert set(fix.objects) <= contract.OBJECTS
+    assert {*fix.needs, *fix.unless} <= contract.CONDITIONS
+    assert set(fix.wording) <= contract.CONDITIONS | set(fix.cures)
 
 
 @every_fix
@@ -88,9 +90,12 @@ def test_title_is_one_plain_line(fix: Remedy) -> None:
 def test_snippet_takes_the_readers_names(fix: Remedy) -> None:
     """A snippet is one to three short lines whose placeholders are all known."""
     names = {"engine": "app_engine", "function": "load_tables()", "other": "load_roles()"}
-    lines = Template(fix.snippet).substitute(names).splitlines()
-    assert 1 <= len(lines) <= 3
-    assert all(len(line) <= 72 for line in lines), lines
+    names["attribute"] = "changed"
+    for told in ((), *((name,) for name in fix.wording)):
+        lines = Template(fix.say("snippet", told)).substitute(names).splitlines()
+        assert 1 <= len(lines) <= 3
+        assert all(len(line) <= 72 for line in lines), lines
+        assert 0 < len(fix.say("title", told)) <= 70
 
 
 @every_fix

@@ -24,6 +24,7 @@ def match(evidence: Evidence) -> Verdict | None:
     return Verdict(
         certainty="proven" if evidence.subject is not None else "likely",
         explains=frozenset({"missing-greenlet"}),
+        headline=evidence.face.headline if evidence.face is not None else None,
         data="not-sent",
         notes=("nothing was sent; not a loop mismatch",),
     )

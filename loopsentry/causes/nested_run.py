@@ -23,6 +23,7 @@ def match(evidence: Evidence) -> Verdict | None:
     return Verdict(
         certainty="proven" if evidence.loop_traced else "likely",
         explains=frozenset({"nested-run"}),
+        headline=evidence.face.headline if evidence.face is not None else None,
         data="not-sent",
         notes=("nothing was sent",),
     )

@@ -7,6 +7,8 @@ An entry may define any of:
   None. Its words decide nothing but that it is time to look. Ask for the type of `exc` only: its
   class may override everything else.
 - `sight(target)`: recognise an object found in a stack, or None.
+- `face_of(symptom, sites)`: which form of its cause a complaint has, read off its frames, as a
+  `Face`, or None.
 - `transport_of(target)`: the asyncio transport below a connection, where `_sockets` would not find
   it, or None.
 - `OPERATIONS`: module prefixes whose functions are what a user calls.

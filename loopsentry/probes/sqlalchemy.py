@@ -12,7 +12,7 @@ import gc
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
@@ -30,10 +30,12 @@ from loopsentry._frames import (
     describe_all,
     first_argument,
     is_user,
+    module_of,
     raised_outside,
     thread_of,
     user_place,
     user_stack,
+    variables_in,
     walk_live,
 )
 from loopsentry._safely import until_failure
@@ -42,6 +44,7 @@ from loopsentry.guard import Guard
 from loopsentry.model import (
     Birth,
     Clue,
+    Face,
     ObjectKind,
     Reporter,
     Sighting,
@@ -109,6 +112,49 @@ _KINDS: tuple[tuple[tuple[type, ...], ObjectKind], ...] = (
     ((Engine, AsyncEngine), "engine"),
     ((Connection, AsyncConnection, PoolProxiedConnection, AdaptedConnection), "connection"),
 )
+
+
+def face_of(symptom: Symptom, sites: list[Site]) -> Face | None:
+    """Which form a missing greenlet or a nested loop has, from the frames of SQLAlchemy's call."""
+    end = next((i for i, site in enumerate(sites) if is_user(site.frame)), len(sites))
+    if symptom.kind == "nested-run":
+        outside = (module_of(site.frame) for site in sites[end:])
+        hooked = any(
+            module.startswith(("sqlalchemy.event", "sqlalchemy.pool")) for module in outside
+        )
+        headline = "event loop started inside a hook of SQLAlchemy, which runs on one"
+        return Face(name="hook", headline=headline) if hooked else None
+    if symptom.kind != "missing-greenlet":
+        return None
+    for site in sites[:end]:
+        if module_of(site.frame) == "sqlalchemy.orm.attributes" and site.code.co_name == "get":
+            return _face_of_attribute(first_argument(site.frame), variables_in(site.frame))
+    called = [module_of(site.frame) for site in sites[:end]]
+    if called and called[-1] in _SYNCHRONOUS:
+        headline = "an asynchronous driver used by a synchronous engine or session"
+        return Face(name="synchronous-engine", headline=headline)
+    return None
+
+
+def _face_of_attribute(attribute: Any, variables: Mapping[str, Any]) -> Face:
+    """Why an attribute had to be loaded (sqlalchemy/orm/attributes.py: AttributeImpl.get)."""
+    owner = getattr(getattr(attribute, "class_", None), "__name__", "")
+    key = str(getattr(attribute, "key", "attribute"))
+    state = variables.get("state")
+    names = {"attribute": key, "owner": owner, "name": f"{owner}.{key}"}
+    shown = f"`{owner}.{key}`"
+    related = getattr(attribute, "uses_objects", False)
+    if key in getattr(state, "expired_attributes", ()) and not related:
+        if getattr(state, "expired", False):
+            headline = f"{shown} was read after a commit had expired it"
+            return Face(name="expired", headline=headline, names=names)
+        headline = f"{shown} is made by the server and was read before it was fetched"
+        return Face(name="server-generated", headline=headline, names=names)
+    return Face(name="lazy", headline=f"{shown} was loaded lazily, outside an await", names=names)
+
+
+#: Where a synchronous call begins; asynchronous ones begin in sqlalchemy.ext.asyncio.
+_SYNCHRONOUS = ("sqlalchemy.engine.base", "sqlalchemy.orm.session", "sqlalchemy.orm.query")
 
 
 def driver_connection_of(target: Any) -> Any:
