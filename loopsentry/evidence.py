@@ -210,7 +210,7 @@ class Collector:
 
     def _identities(self, sites: list[Site]) -> set[int]:
         """The objects in a traceback's library frames, and those inside them."""
-        found = Found(Incident([], sites), [s for s in sites if not _frames.is_user(s.frame)])
+        found = Found(Incident([], sites=sites), [s for s in sites if not _frames.is_user(s.frame)])
         self._sight_all(found, Clue())
         return {id(sighting.target) for sighting in found.sightings}
 
@@ -444,11 +444,11 @@ class Collector:
             operation = search_tasks(loop, found.aliases)
             if operation is not None:
                 return operation
-        if any(symptom.kind in ("provisioning", "illegal-state") for symptom in symptoms):
-            return self._opening(found)
-        if loop is None and any(symptom.under_way for symptom in symptoms):
+        shared = any(symptom.kind in ("provisioning", "illegal-state") for symptom in symptoms)
+        opening = self._opening(found) if shared else None
+        if opening is None and (shared or any(symptom.under_way for symptom in symptoms)):
             return find_sibling(found.traced)
-        return None
+        return opening
 
     def _face(self, found: Found) -> Face | None:
         symptom = found.incident.complaint.symptom

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from . import _frames
 from ._frames import Site
-from .exceptions import attributes_of, is_a, traceback_of, walk_with_parents
+from .exceptions import attributes_of, field_of, is_a, traceback_of, walk_with_parents
 from .model import Symptom
 
 FRAMES_SEEN = 400
@@ -37,14 +37,17 @@ class Incident:
 
     Attributes:
         complaints: what libraries said of it, the first raised first.
-        sites: its frames from the innermost outwards: those of the complaints, and those through
-            which they passed on their way out.
+        translations: how many of them are one failure in several libraries' words; those after it
+            came of that failure later, when the same object was used or tidied up again.
+        sites: its frames from the innermost outwards: those of the failure itself, and those
+            through which it passed on its way out.
         traced: how many of them come from tracebacks; what follows is the present stack.
         segment: how many of them ran in one task or thread; what follows only passed it on.
         before: cancellations that preceded it in the same place.
     """
 
     complaints: list[Complaint]
+    translations: int = 1
     sites: list[Site] = field(default_factory=list)
     traced: int = 0
     segment: int = 0
@@ -98,7 +101,10 @@ def find_incidents(exc: BaseException, read: Read, objects: Objects) -> list[Inc
             cancelled.append(complaint)
             continue
         earlier = next((i for i in reversed(found) if _continues(complaint, i, parents)), None)
-        if earlier is not None and _is_one(complaint, earlier, objects):
+        if earlier is not None and _translates(complaint, earlier):
+            earlier.translations += earlier.translations == len(earlier.complaints)
+            earlier.complaints.append(complaint)
+        elif earlier is not None and _shares(complaint, earlier, objects):
             earlier.complaints.append(complaint)
         else:
             found.append(Incident([complaint]))
@@ -130,18 +136,26 @@ def _continues(
     return node is later.exc
 
 
-def _is_one(later: Complaint, incident: Incident, objects: Objects) -> bool:
-    """Whether a later complaint is a library's translation of an earlier one, or of one object."""
-    before = _frames.walk_traceback(traceback_of(incident.complaints[-1].exc))
+def _translates(later: Complaint, incident: Incident) -> bool:
+    """Whether a later complaint is the last one again, in another library's words."""
+    last = incident.complaints[-1].exc
+    before = _frames.walk_traceback(traceback_of(last))
     after = _frames.walk_traceback(traceback_of(later.exc))
     if not before or not after or later.symptom.quoted:
         return True
-    if attributes_of(later.exc).get("orig") is incident.complaints[-1].exc:
+    if attributes_of(later.exc).get("orig") is last:
         return True
+    if field_of(later.exc, "__cause__") is None:
+        return False
     shared = {id(site.frame) for site in before}
-    raised_in = next((site for site in after if id(site.frame) in shared), None)
-    if raised_in is not None and not _frames.is_user(raised_in.frame):
-        return True
+    meeting = next((site for site in after if id(site.frame) in shared), None)
+    return meeting is not None and not _frames.is_user(meeting.frame)
+
+
+def _shares(later: Complaint, incident: Incident, objects: Objects) -> bool:
+    """Whether two complaints are about one object."""
+    before = _frames.walk_traceback(traceback_of(incident.complaints[-1].exc))
+    after = _frames.walk_traceback(traceback_of(later.exc))
     return not objects(before).isdisjoint(objects(after))
 
 
@@ -154,7 +168,9 @@ def _precedes(
     """Whether a cancellation cut short what an incident then found."""
     for complaint in incident.complaints:
         earlier = Incident([cancellation])
-        if _continues(complaint, earlier, parents) and _is_one(complaint, earlier, objects):
+        if _continues(complaint, earlier, parents) and (
+            _translates(complaint, earlier) or _shares(complaint, earlier, objects)
+        ):
             return True
     return False
 
@@ -182,10 +198,10 @@ def _collect_sites(incident: Incident, parents: dict[int, BaseException | None])
                 seen.add((id(site.frame), site.line))
                 sites.append(site)
 
-    for complaint in incident.complaints:
+    for complaint in incident.complaints[: incident.translations]:
         add(_frames.walk_traceback(traceback_of(complaint.exc)))
-    node = parents.get(id(incident.complaints[-1].exc))
-    outermost = incident.complaints[-1].exc
+    outermost = incident.complaints[incident.translations - 1].exc
+    node = parents.get(id(outermost))
     while node is not None:
         passed = _frames.walk_traceback(traceback_of(node))
         known = {id(site.frame) for site in sites}

@@ -1,20 +1,69 @@
-"""psycopg's asynchronous connections: bound to no loop between operations."""
+"""psycopg: its complaints, and its connections, bound to no loop between operations."""
 
 from __future__ import annotations
 
 import sys
 from typing import Any
 
-from loopsentry.model import Sighting
+from loopsentry._frames import first_argument, raised_outside, walk_traceback
+from loopsentry.exceptions import traceback_of, type_name_of
+from loopsentry.model import Sighting, Symptom, SymptomKind
 
 PACKAGES = ("psycopg", "psycopg_pool")
-OPERATIONS = ("psycopg.connection_async", "psycopg.cursor_async")
+OPERATIONS = ("psycopg.connection_async", "psycopg.cursor_async", "psycopg_pool.pool_async")
+
+# psycopg/_connection_base.py, generators.py, waiting.py; libpq's and the server's own words.
+_TEXTS: tuple[tuple[str, SymptomKind], ...] = (
+    ("terminating connection due to", "disconnected"),
+    ("server closed the connection unexpectedly", "disconnected"),
+    ("the connection is lost", "disconnected"),
+    ("the connection is closed", "disconnected"),
+    ("the cursor is closed", "released"),
+    ("is already closed", "released"),  # psycopg_pool/base.py: PoolClosed
+)
+_SERVER_WORDS = ("terminating connection due to", "server closed the connection unexpectedly")
+_OWN = ("psycopg", "psycopg_pool", "sqlalchemy", "concurrent.futures")
+
+
+def read(exc: BaseException, text: str) -> Symptom | None:
+    """Translate a complaint of psycopg or psycopg_pool."""
+    name = type_name_of(exc)
+    if not name.startswith(("psycopg.", "psycopg_pool.")):
+        return None
+    for part, kind in _TEXTS:
+        if part in text:
+            quoted = raised_outside(exc, _OWN)
+            return Symptom(
+                kind="released" if _was_closed_here(exc) else kind,
+                library="psycopg",
+                type=name,
+                text=part if quoted else text,
+                quoted=quoted,
+                by_server=any(words in text for words in _SERVER_WORDS),
+            )
+    return None
+
+
+def _was_closed_here(exc: BaseException) -> bool:
+    """Whether the program itself closed the connection: it is closed, and nothing broke it."""
+    for site in walk_traceback(traceback_of(exc)):
+        target = first_argument(site.frame)
+        if _is_connection(target):
+            return bool(target.closed and not target.broken)
+    return False
+
+
+def _is_connection(target: Any) -> bool:
+    psycopg = sys.modules.get("psycopg")
+    return psycopg is not None and issubclass(type(target), psycopg.AsyncConnection)
 
 
 def sight(target: Any) -> Sighting | None:
-    """Recognise an asynchronous connection, which survives a change of loop while it is idle."""
+    """Recognise a connection, which survives a change of loop while it is idle, or a cursor's."""
     psycopg = sys.modules.get("psycopg")
-    if psycopg is None or not issubclass(type(target), psycopg.AsyncConnection):
+    if psycopg is not None and issubclass(type(target), psycopg.AsyncCursor):
+        target = target.connection
+    if not _is_connection(target):
         return None
     return Sighting(
         kind="connection",

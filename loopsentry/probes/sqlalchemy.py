@@ -126,7 +126,8 @@ def face_of(symptom: Symptom, sites: list[Site]) -> Face | None:
         return Face(name="hook", headline=headline) if hooked else None
     if symptom.kind != "missing-greenlet":
         return None
-    for site in sites[:end]:
+    # The outermost: to load a relation its object's key may have to be loaded first.
+    for site in reversed(sites[:end]):
         if module_of(site.frame) == "sqlalchemy.orm.attributes" and site.code.co_name == "get":
             return _face_of_attribute(first_argument(site.frame), variables_in(site.frame))
     called = [module_of(site.frame) for site in sites[:end]]
@@ -145,12 +146,19 @@ def _face_of_attribute(attribute: Any, variables: Mapping[str, Any]) -> Face:
     shown = f"`{owner}.{key}`"
     related = getattr(attribute, "uses_objects", False)
     if key in getattr(state, "expired_attributes", ()) and not related:
-        if getattr(state, "expired", False):
-            headline = f"{shown} was read after a commit had expired it"
-            return Face(name="expired", headline=headline, names=names)
-        headline = f"{shown} is made by the server and was read before it was fetched"
-        return Face(name="server-generated", headline=headline, names=names)
+        if not getattr(state, "expired", True) and _is_made_by_server(state, key):
+            headline = f"{shown} is made by the server and was read before it was fetched"
+            return Face(name="server-generated", headline=headline, names=names)
+        headline = f"{shown} was read after a commit had expired it"
+        return Face(name="expired", headline=headline, names=names)
     return Face(name="lazy", headline=f"{shown} was loaded lazily, outside an await", names=names)
+
+
+def _is_made_by_server(state: Any, key: str) -> bool:
+    """Whether a column's value is computed when a row is written, so that a flush expires it."""
+    (column, *_) = state.mapper.attrs[key].columns
+    made = (column.server_default, column.server_onupdate, column.onupdate, column.computed)
+    return any(each is not None for each in made)
 
 
 #: Where a synchronous call begins; asynchronous ones begin in sqlalchemy.ext.asyncio.
