@@ -115,11 +115,13 @@ def diagnose(
     evidence: Evidence, causes: Iterable[Cause], remedies: Sequence[Remedy], version: str
 ) -> Diagnosis | None:
     """Judge the evidence and write down what it says; None if no cause applies."""
+    first = evidence.first_failure
+    if evidence.has("invalid-transaction") and first is not None and first.diagnosis is not None:
+        return echo(evidence, first.diagnosis)
     judged = judge(evidence, causes)
     if judged is None:
         return None
     cause, verdict = judged
-    first = evidence.first_failure
     if _is_echo(evidence) and first is not None and first.diagnosis is not None:
         return echo(evidence, first.diagnosis)
     return Diagnosis(
@@ -140,7 +142,7 @@ def diagnose(
         stack=evidence.stack,
         current_task=evidence.task,
         operation=evidence.operation,
-        owner_loop=evidence.owner,
+        owner_loop=_owner(evidence, verdict),
         current_loop=evidence.current,
         object=evidence.subject,
         engine=evidence.engine,
@@ -152,6 +154,13 @@ def diagnose(
         fixes=choose_fixes(evidence, cause.name, remedies),
         original=evidence.original,
     )
+
+
+def _owner(evidence: Evidence, verdict: Verdict) -> LoopInfo | None:
+    """The owner; where only one loop has part in it, that loop owns what has no connection yet."""
+    if evidence.owner is None and verdict.one_loop and evidence.current is not None:
+        return replace(evidence.current, label="A")
+    return evidence.owner
 
 
 def nothing_known(exc_type: str, version: str) -> Diagnosis:

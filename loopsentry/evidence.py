@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ from .model import (
     EngineInfo,
     Evidence,
     Face,
+    FirstFailure,
     ObjectKind,
     Operation,
     Original,
@@ -49,10 +51,12 @@ class Case:
     Attributes:
         evidence: all that is known of one incident.
         complaint: the one complaint that it is about.
+        units: the library's units of work in its call, such as an SQLAlchemy connection.
     """
 
     evidence: Evidence
     complaint: Complaint
+    units: tuple[Any, ...] = ()
 
 
 @dataclass(slots=True)
@@ -175,6 +179,7 @@ class Collector:
         bound = sighting is not None and (birth is None or birth.loop is not None)
         refused = any(s.kind == "foreign-loop" and not s.quoted for s in symptoms)
         same = is_same(owner if bound else None, current, known=happened.known, refused=refused)
+        units = tuple(s.target for s in found.sightings if s.kind == "connection")
         evidence = Evidence(
             symptoms=symptoms,
             subject=self._subject(sighting, birth, found, current),
@@ -191,7 +196,7 @@ class Collector:
             stage=stage_of(found.library, operation),
             collected=is_collected(found.library),
             other=self._other_operation(found, symptoms) if same is not False else None,
-            first_failure=self.registry.failures.get(birth.serial) if birth else None,
+            first_failure=self._first_failure(birth, units),
             engine=engine,
             face=self._face(found),
             contexts=contexts_of(
@@ -206,7 +211,11 @@ class Collector:
             handled=clue.reaches_program and not clue.ignored,
             original=_original(incident.complaint.symptom),
         )
-        return Case(evidence, incident.complaint)
+        return Case(evidence, incident.complaint, units)
+
+    def _first_failure(self, birth: Birth | None, units: Iterable[Any]) -> FirstFailure | None:
+        known = self.registry.failures.get(birth.serial) if birth is not None else None
+        return known or self.registry.trouble_of(units)
 
     def _identities(self, sites: list[Site]) -> set[int]:
         """The objects in a traceback's library frames, and those inside them."""
@@ -337,7 +346,8 @@ class Collector:
                 if sighting.kind in ("primitive", "future") and foreign:
                     return sighting
             if not any(s.kind in ("connection", "pool") for s in found.sightings):
-                return self._foreign_future(found, current)
+                client = self._client(found, current)
+                return client or self._foreign_future(found, current)
         if kinds & {"provisioning", "illegal-state"}:
             for sighting in found.sightings:
                 if sighting.kind == "session":
@@ -347,7 +357,23 @@ class Collector:
             bound = [s for s in of_kind if s.loop is not None or s.tolerant]
             if of_kind and (kind != "pool" or bound):
                 return (bound or of_kind)[0]
-        return None
+        return self._client(found, current) if "loop-closed" in kinds else None
+
+    def _client(self, found: Found, current: Any) -> Sighting | None:
+        """Another library's client, known by its stream or by the closed loop that refused it."""
+        package = _package_called(found.library)
+        streams = (s.loop for s in found.sightings if s.kind == "client")
+        loops = [loop for loop in (*streams, _refusing_loop(found)) if _frames.is_loop(loop)]
+        foreign = next((loop for loop in loops if loop is not current), None)
+        if package is None or foreign is None or current is None:
+            return None
+        return Sighting(
+            kind="client",
+            label=f"{package} client",
+            library=package,
+            target=found.incident,
+            loop=foreign,
+        )
 
     def _foreign_future(self, found: Found, current: Any) -> Sighting | None:
         excs = [each.exc for each in found.incident.complaints]
@@ -362,7 +388,7 @@ class Collector:
         if birth is None and sighting.kind == "connection":
             others = (s.target for s in found.sightings if s.kind == "connection")
             birth = next(filter(None, map(self.registry.birth_of, others)), None)
-        if birth is not None or not _frames.is_loop(sighting.loop):
+        if birth is not None or not _frames.is_loop(sighting.loop) or sighting.kind == "client":
             return birth
         owner = self._meet_owner(sighting.loop, found)
         birth = self.registry.new_birth(
@@ -479,6 +505,19 @@ def _refusing_loop(found: Found) -> Any:
         if site.code.co_name == "_check_closed":
             return _frames.first_argument(site.frame)
     return None
+
+
+def _package_called(library: list[Site]) -> str | None:
+    """The library whose function the program called, if it is neither asyncio nor standard."""
+    modules = (_frames.module_of(site.frame).partition(".")[0] for site in reversed(library))
+    others = (name for name in modules if name not in _PLUMBING and name not in _STANDARD)
+    return next(others, None)
+
+
+_PLUMBING = frozenset(
+    {"", "uvloop", "anyio", "sniffio", "greenlet", "loopsentry", "pytest_asyncio"}
+)
+_STANDARD = sys.stdlib_module_names
 
 
 def _named_future(found: Found, current: Any) -> asyncio.Future[Any] | None:

@@ -269,6 +269,11 @@ class Subject:
     tolerant: bool = False
     primitive: bool = False
 
+    @property
+    def name(self) -> str:
+        """What a headline calls it."""
+        return self.label if self.kind == "client" else self.kind
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineInfo:
@@ -366,6 +371,12 @@ class Original:
     message: str
 
 
+_SENT: dict[Stage, tuple[DataRisk, str]] = {
+    "ping": ("not-sent", "only the pool's pre-ping was sent, no statement"),
+    "begin": ("not-sent", "BEGIN may have reached the server, nothing was committed"),
+    "commit": ("maybe-executed", "the COMMIT may have been executed by the server"),
+    "statement": ("maybe-executed", "the statement may have been executed by the server"),
+}
 _STOPPED = {
     "refused": "stopped at checkout, nothing was sent",
     "replaced": "replaced at checkout by a new connection, nothing was sent",
@@ -461,7 +472,7 @@ class Evidence:
         """Whether an object bound to its loop was used from another one, in one process."""
         return (
             self.subject is not None
-            and self.subject.kind in ("connection", "session", "pool")
+            and self.subject.kind in ("connection", "session", "pool", "client")
             and not (self.subject.tolerant or self.subject.primitive)
             and self.same_loop is False
             and not self.forked
@@ -483,6 +494,7 @@ class Evidence:
             "no-engine": self.engine is None,
             "owner-running": owner is not None and owner.state == "running",
             "collected": self.collected,
+            "client": self.subject is not None and self.subject.kind == "client",
         }
         found = {name for name, holds in told.items() if holds}
         found.update(self.engine.settings if self.engine is not None else ())
@@ -502,18 +514,14 @@ class Evidence:
         nothing of them; a refusal ("another operation is in progress") comes before any byte
         (asyncpg/protocol/protocol.pyx, `_check_state`).
         """
-        for symptom in self.symptoms:
-            if symptom.kind in _STOPPED:
-                return "not-sent", _STOPPED[symptom.kind]
+        stopped = [_STOPPED[each.kind] for each in self.symptoms if each.kind in _STOPPED]
+        if stopped:
+            return "not-sent", stopped[0]
+        if self.subject is not None and self.subject.kind == "client":
+            return "unknown", "whether anything was sent is not known"
         if self.has("busy", "stale-transaction") and not self.has("foreign-loop", "loop-closed"):
             return "not-sent", "the driver refused before anything was sent"
-        if self.stage == "ping":
-            return "not-sent", "only the pool's pre-ping was sent, no statement"
-        if self.stage == "begin":
-            return "not-sent", "BEGIN may have reached the server, nothing was committed"
-        if self.stage == "commit":
-            return "maybe-executed", "the COMMIT may have been executed by the server"
-        return "maybe-executed", "the statement may have been executed by the server"
+        return _SENT[self.stage]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -527,10 +535,12 @@ class Verdict:
         headline: a more exact title than the cause's own.
         data: what may have reached the server.
         notes: facts worth a line of the message.
+        one_loop: True if only one loop has part in it, the one it happened on.
     """
 
     certainty: Certainty
     explains: frozenset[str]
+    one_loop: bool = False
     severity: Severity = "error"
     headline: str | None = None
     data: DataRisk = "unknown"

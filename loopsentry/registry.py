@@ -129,6 +129,7 @@ class Registry:
         )
         self.openings: weakref.WeakKeyDictionary[Any, Opening] = weakref.WeakKeyDictionary()
         self.failures: OrderedDict[int, FirstFailure] = OrderedDict()
+        self.troubles: weakref.WeakKeyDictionary[Any, FirstFailure] = weakref.WeakKeyDictionary()
         self.crossings: OrderedDict[int, tuple[int, Place | None]] = OrderedDict()
         self.cancellations: weakref.WeakKeyDictionary[Any, Cancellation] = (
             weakref.WeakKeyDictionary()
@@ -266,17 +267,23 @@ class Registry:
 
     def note_failure(self, birth: Birth, diagnosis: Diagnosis) -> None:
         """Remember the first failure that left an object unusable; later ones are its echoes."""
-        self.failures.setdefault(
-            birth.serial,
-            FirstFailure(
-                time=datetime.now(UTC),
-                code=diagnosis.code,
-                place=diagnosis.used_at,
-                original=diagnosis.original,
-                diagnosis=diagnosis,
-            ),
-        )
+        self.failures.setdefault(birth.serial, _first(diagnosis))
         _keep_last(self.failures)
+
+    def note_trouble(self, targets: Iterable[Any], diagnosis: Diagnosis) -> None:
+        """Remember what invalidated a unit of work, whose connection may be gone by then."""
+        for target in targets:
+            with suppress(TypeError):  # no weak reference possible
+                self.troubles.setdefault(target, _first(diagnosis))
+
+    def trouble_of(self, targets: Iterable[Any]) -> FirstFailure | None:
+        """What invalidated the unit of work that one of these objects is."""
+        for target in targets:
+            with suppress(TypeError):
+                found = self.troubles.get(target)
+                if found is not None:
+                    return found
+        return None
 
     def note_crossing(self, birth: Birth, loop: int, place: Place | None) -> None:
         """Remember that an object was taken out on another loop."""
@@ -308,6 +315,16 @@ class Registry:
         if count == 1:
             self.recent.append(diagnosis)
         return count
+
+
+def _first(diagnosis: Diagnosis) -> FirstFailure:
+    return FirstFailure(
+        time=datetime.now(UTC),
+        code=diagnosis.code,
+        place=diagnosis.used_at,
+        original=diagnosis.original,
+        diagnosis=diagnosis,
+    )
 
 
 def _keep_last(remembered: OrderedDict[Any, Any], limit: int = DEAD_LOOPS_KEPT) -> None:

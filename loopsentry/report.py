@@ -126,6 +126,8 @@ class Examiner:
         if gravest is None:
             return None
         case, diagnosis = gravest
+        if case.evidence.has("disconnected") and clue.live:
+            self.registry.note_trouble(case.units, diagnosis)
         diagnosis = self._retire(diagnosis, case.evidence, clue)
         if clue.action != "none":
             diagnosis = replace(diagnosis, action=clue.action)

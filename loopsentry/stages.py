@@ -7,7 +7,18 @@ from ._frames import Site
 from .model import Clue, Phase, Stage
 
 _CLEANUP = frozenset(
-    {"close", "dispose", "rollback", "aclose", "close_all", "terminate", "release", "invalidate"}
+    {
+        "aclose",
+        "close",
+        "close_all",
+        "dispose",
+        "invalidate",
+        "release",
+        "remove",
+        "reset",
+        "rollback",
+        "terminate",
+    }
 )
 
 

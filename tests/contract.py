@@ -70,6 +70,7 @@ CONDITIONS = {
     "no-engine",
     "owner-running",
     "collected",
+    "client",
     "pre-ping",
     "null-pool",
     "loop-local-pool",

@@ -34,6 +34,7 @@ def match(evidence: Evidence) -> Verdict | None:
     return Verdict(
         certainty="proven" if certain else "likely",
         explains=frozenset({"cancelled", *(s.kind for s in evidence.symptoms)}),
+        one_loop=True,
         data="maybe-executed",
         notes=(*notes, "not a loop mismatch: one event loop only"),
     )

@@ -34,6 +34,7 @@ def match(evidence: Evidence) -> Verdict | None:
     return Verdict(
         certainty="proven" if known else "likely",
         explains=frozenset({"closing", "other-task", *(s.kind for s in evidence.symptoms)}),
+        one_loop=True,
         headline=f"{subject.kind} closed while its operation still runs",
         data="unknown",
         notes=(

@@ -30,7 +30,7 @@ def match(evidence: Evidence) -> Verdict | None:
     return Verdict(
         certainty="proven" if evidence.owner_alive is False else "likely",
         explains=frozenset({"other-loop", "owner-closed", *(s.kind for s in evidence.symptoms)}),
-        headline=f"{evidence.subject.kind} of a closed event loop used on another loop",
+        headline=f"{evidence.subject.name} of a closed event loop used on another loop",
         severity=evidence.severity,
         data=data,
         notes=(note,)

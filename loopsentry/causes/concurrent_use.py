@@ -35,6 +35,7 @@ def match(evidence: Evidence) -> Verdict | None:
     return Verdict(
         certainty="proven" if known else "likely",
         explains=frozenset({"other-task", *(s.kind for s in evidence.symptoms)}),
+        one_loop=True,
         headline=f"one {kind} used by two tasks of one event loop",
         data="not-sent",
         notes=(

@@ -63,6 +63,8 @@ def _headline(evidence: Evidence) -> str | None:
         return "connection never closed, collected after its event loop ended"
     subject = evidence.subject.kind if evidence.subject else "connection"
     headline = _HEADLINES.get(evidence.operation or "")
+    if evidence.operation == "dispose" and evidence.owner_alive:
+        return "connections disposed on another event loop than their own"
     if headline is None or evidence.operation == "dispose":
         return headline
     return f"{subject} {headline}"

@@ -28,11 +28,16 @@ def match(evidence: Evidence) -> Verdict | None:
     return Verdict(
         certainty="proven",
         explains=frozenset({"other-loop", "owner-alive", *(s.kind for s in evidence.symptoms)}),
-        headline=f"{evidence.subject.kind} of one event loop used on another, both alive",
+        headline=f"{evidence.subject.name} of one event loop used on another, {_state(evidence)}",
         severity=evidence.severity,
         data=data,
         notes=(note, *_threads(evidence)),
     )
+
+
+def _state(evidence: Evidence) -> str:
+    stopped = evidence.owner is not None and evidence.owner.state == "stopped"
+    return "its own is stopped" if stopped else "both alive"
 
 
 def _threads(evidence: Evidence) -> tuple[str, ...]:

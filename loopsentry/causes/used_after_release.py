@@ -25,6 +25,7 @@ def match(evidence: Evidence) -> Verdict | None:
     return Verdict(
         certainty="proven" if evidence.subject is not None else "likely",
         explains=frozenset({"released"}),
+        one_loop=True,
         data="not-sent",
         notes=("nothing was sent", "not a loop mismatch"),
     )

@@ -100,4 +100,17 @@ def sight(target: Any) -> Sighting | None:
         return Sighting(
             kind="future", label=label, library="asyncio", target=target, loop=target.get_loop()
         )
+    if issubclass(type(target), _STREAMS):
+        loop = getattr(target, "_loop", None)
+        return Sighting(kind="client", label="stream", library="asyncio", target=target, loop=loop)
     return None
+
+
+# What other clients read from and write to; each keeps its loop (Lib/asyncio/streams.py,
+# selector_events.py, proactor_events.py, sslproto.py).
+_STREAMS = (
+    asyncio.StreamReader,
+    asyncio.StreamWriter,
+    asyncio.StreamReaderProtocol,
+    asyncio.BaseTransport,
+)
