@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from . import __version__
+from ._safely import safely
 
 Program = Callable[[], None]
 
@@ -52,6 +53,21 @@ def _run(how: str, target: str, arguments: Sequence[str]) -> None:
     except program.ProgramError as exc:
         click.echo(f"loopsentry run: {exc}", err=True)
         raise SystemExit(2) from None
+    finally:
+        _tell_unseen()
+
+
+@safely
+def _tell_unseen() -> None:
+    """Tell, at the program's end, the mistakes whose exceptions it caught and did not show."""
+    from .installation import current
+
+    installation = current()
+    if installation is None or sys.stderr is None:
+        return
+    for diagnosis in installation.examiner.take_unseen():
+        click.echo("loopsentry: the program caught this, and nothing showed it:", err=True)
+        click.echo(installation.examiner.render(diagnosis), err=True)
 
 
 @cli.command()

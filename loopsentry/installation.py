@@ -46,7 +46,7 @@ class Installation:
                 self.examiner.sinks.append(opened)
         self.attach_probes()
         for hook in self.shelves.hooks:
-            self._attached.callback(hook.attach(self.examiner.report, self.registry))
+            self._attached.callback(hook.attach(self.examiner.report_shown, self.registry))
         self.configure(self.examiner.options)
 
     def attach_probes(self) -> None:

@@ -58,6 +58,7 @@ class Examiner:
         registry.sight = self.collector.sight
         self.options = Options()
         self.sinks: list[Sink] = []
+        self.shown: set[str] = set()
         self.subscribers: list[Callable[[Diagnosis], object]] = []
         self.advisers: list[Callable[[Diagnosis], Diagnosis]] = []
 
@@ -104,6 +105,19 @@ class Examiner:
         """Whether a driver's connection says of itself that it is closed."""
         sighting = self.collector.sight(target)
         return sighting is not None and sighting.closed
+
+    def report_shown(self, exc: BaseException, clue: Clue | None = None) -> Diagnosis | None:
+        """Report what a hook meets: it will be printed or logged, with its note."""
+        diagnosis = self.report(exc, clue)
+        if diagnosis is not None:
+            self.shown.add(diagnosis.id)
+        return diagnosis
+
+    def take_unseen(self) -> list[Diagnosis]:
+        """The mistakes told since the last time that nothing has shown: the program caught them."""
+        found = [each for each in self.registry.recent if each.id not in self.shown]
+        self.shown.update(each.id for each in found)
+        return found
 
     def announce(self, diagnosis: Diagnosis) -> None:
         """Tell the sinks and subscribers of what has no exception, and is shown elsewhere."""
@@ -166,6 +180,8 @@ class Examiner:
     def _tell(self, diagnosis: Diagnosis, *, shown: bool) -> None:
         if self.registry.count(diagnosis) > 1:
             return
+        if not shown:
+            self.shown.add(diagnosis.id)
         for sink in self.sinks:
             try:
                 sink.send(diagnosis, shown=shown)

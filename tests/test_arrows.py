@@ -102,7 +102,9 @@ ALLOWED: dict[str, frozenset[str]] = {
         {"installation", "model", "report", "crossings", "testing", "explanation", "_safely"}
     ),
     "ipython": frozenset({"installation", "model", "report", "_safely"}),
-    "cli": frozenset({"installation", "program", "explanation", "demo", "model", "report"}),
+    "cli": frozenset(
+        {"installation", "program", "explanation", "demo", "model", "report", "_safely"}
+    ),
     "__main__": frozenset({"cli"}),
     "__init__": frozenset(
         {"asgi", "explanation", "installation", "mismatch", "model", "pool", "session"}

@@ -1,46 +1,50 @@
-"""Log records with an exception: those of servers, of asyncio, and the pool's own clean-up.
+"""Log records with an exception: the program's, those of servers, and the pool's own clean-up.
 
-Filters, never handlers, on the concrete loggers: a filter on `sqlalchemy.pool` would see nothing
-of its children (logging.Logger.filter is asked for a logger's own records only), so that each
-pool's logger is learned when it opens its first connection. Filters survive
-`logging.config.dictConfig`, which uvicorn calls.
+The record factory sees each record of each logger, before any handler formats it. The pool's own
+records are also held back by filters, never handlers, on the concrete loggers: a filter on
+`sqlalchemy.pool` would see nothing of its children (logging.Logger.filter is asked for a logger's
+own records only), so that each pool's logger is learned when it opens its first connection. Both
+survive `logging.config.dictConfig`, which uvicorn calls.
 """
 
 from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
+from typing import Any
 
 from loopsentry._safely import until_failure
 from loopsentry.model import Clue, Reporter
 from loopsentry.registry import Registry, Undo
 
-NAMES = (
-    "asyncio",
-    "uvicorn.error",
-    "gunicorn.error",
-    "hypercorn.error",
-    "daphne.server",
-    "celery.app.trace",
-    "concurrent.futures",
-    "aiosqlite",
-)
 _CLEANUP = ("Exception closing connection", "Exception terminating connection")
 _COLLECTED = "The garbage collector is trying to clean up"
 
 
-class _Examine(logging.Filter):
-    """Examines the exception of each record and lets the record pass."""
+def _watch_records(report: Reporter, registry: Registry) -> Undo:
+    """Examine the exception of each record that is made, in front of the earlier factory.
 
-    def __init__(self, report: Reporter) -> None:
-        super().__init__()
-        self.report = until_failure(report)
+    Not of the pools' own, which the filters know better.
+    """
+    make = logging.getLogRecordFactory()
+    asked: list[Reporter] = [until_failure(report)]
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        exc = record.exc_info[1] if record.exc_info else None
-        if isinstance(exc, Exception):
-            self.report(exc)
-        return True
+    def make_record(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        if record.exc_info and record.name not in registry.logger_names:
+            exc = record.exc_info[1]
+            if isinstance(exc, Exception):
+                for examine in asked:
+                    examine(exc)
+        return record
+
+    def undo() -> None:
+        asked.clear()
+        if logging.getLogRecordFactory() is make_record:
+            logging.setLogRecordFactory(make)
+
+    logging.setLogRecordFactory(make_record)
+    return undo
 
 
 class _Fold(logging.Filter):
@@ -86,7 +90,7 @@ class _Fold(logging.Filter):
 
 
 def attach(report: Reporter, registry: Registry) -> Undo:
-    """Put the filters on; return what takes them off."""
+    """Watch the records and put the filters on; return what undoes both."""
     attached = ExitStack()
 
     def add(name: str, filter_: logging.Filter) -> None:
@@ -94,8 +98,7 @@ def attach(report: Reporter, registry: Registry) -> Undo:
         logger.addFilter(filter_)
         attached.callback(logger.removeFilter, filter_)
 
-    for name in NAMES:
-        add(name, _Examine(report))
+    attached.callback(_watch_records(report, registry))
     fold = _Fold(report, registry)
     attached.callback(registry.on_logger(lambda name: add(name, fold)))
     return attached.close
