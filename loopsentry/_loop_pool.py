@@ -6,16 +6,16 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import functools
 import os
 import sys
 import threading
 import weakref
 from asyncio import AbstractEventLoop, _get_running_loop
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,26 @@ class Record(_ConnectionRecord):
         self.has_place = has_place
         part.records.add(self)
         super().__init__(home)
+
+    def close(self) -> None:
+        """Close the connection, also where a `close` listener raises, before the pool would."""
+        with self._closing_in_any_case(terminate=False):
+            super().close()
+
+    def invalidate(self, e: BaseException | None = None, soft: bool = False) -> None:
+        """Give the connection up, also where a listener raises."""
+        with nullcontext() if soft else self._closing_in_any_case(terminate=True):
+            super().invalidate(e, soft)
+
+    @contextmanager
+    def _closing_in_any_case(self, *, terminate: bool) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            connection, self.dbapi_connection = self.dbapi_connection, None
+            if connection is not None:
+                self.part.home._close_connection(connection, terminate=terminate)
+            raise
 
 
 class _Part(QueuePool):
@@ -111,8 +131,10 @@ class _Part(QueuePool):
         record = self.take_idle()
         if record is None:
             return False
-        record.close()
-        self._dec_overflow()
+        try:
+            record.close()
+        finally:
+            self._dec_overflow()
         return True
 
     def leave(self) -> None:
@@ -121,6 +143,11 @@ class _Part(QueuePool):
     def describe(self) -> str:
         """Say whose connections these are, for a message."""
         return "no event loop"
+
+    def begin_dispose(self) -> Future[None] | None:
+        """Begin to dispose; return what to wait for, None if it is done."""
+        self.dispose()
+        return None
 
     def dispose(self) -> None:
         """Close the idle connections, and from now on each that is given back."""
@@ -231,20 +258,28 @@ class LoopPool(_Part, AsyncAdaptedQueuePool):
 
     def dispose(self) -> None:
         """Close the idle connections; those of a loop in another thread are closed by that loop."""
-        self._stop_timer()
+        wait = self.begin_dispose()
+        if wait is not None:
+            wait_for_all([wait])
+
+    def begin_dispose(self) -> Future[None] | None:
+        """Begin to dispose; another thread's loop closes its connections by itself."""
         loop = self._loop()
+        if loop is not None and loop.is_running() and not self.is_here():
+            # The timer stays: should the loop close in the middle, its end is what is left to hear.
+            return self._dispose_there()
+        self._stop_timer()
         if self.is_here():
             super().dispose()
         elif loop is None or loop.is_closed():
             self.sweep()
-        elif loop.is_running():
-            self._dispose_there()
         else:
             self.disposed = True
             for record in self._idle():
                 self._let_go(record)
+        return None
 
-    def _dispose_there(self) -> None:
+    def _dispose_there(self) -> Future[None] | None:
         done: Future[None] = Future()
 
         def begin() -> None:
@@ -252,16 +287,11 @@ class LoopPool(_Part, AsyncAdaptedQueuePool):
             task.add_done_callback(finish)
 
         def finish(_: asyncio.Task[None]) -> None:
+            self._stop_timer()
             if done.set_running_or_notify_cancel():
                 done.set_result(None)
 
-        if not self._call(begin):
-            return
-        if _get_running_loop() is not None:
-            await_only(asyncio.wait({asyncio.wrap_future(done)}, timeout=PATIENCE))
-        else:
-            with suppress(FutureTimeoutError):
-                done.result(PATIENCE)
+        return done if self._call(begin) else None
 
     def _stop_timer(self) -> None:
         handle = self._timer()
@@ -285,7 +315,16 @@ class LoopPool(_Part, AsyncAdaptedQueuePool):
         return True
 
     def _close_one(self) -> None:
-        self._closing = asyncio.ensure_future(greenlet_spawn(super().give_one_up))
+        """Close an idle connection on this loop, at once: the loop may end before a task could."""
+        if not self.home._dialect.has_terminate:
+            self._closing = asyncio.ensure_future(greenlet_spawn(super().give_one_up))
+            return
+        record = self.take_idle()
+        if record is not None:
+            try:
+                record.invalidate()
+            finally:
+                self._dec_overflow()
 
     def _idle(self) -> list[Record]:
         """The records that hold an open connection which nobody uses."""
@@ -316,6 +355,16 @@ class LoopPool(_Part, AsyncAdaptedQueuePool):
         """Say whose connections these are, and who started the loop, if that is recorded."""
         starter = _starter_of(self._loop())
         return f"event loop of thread {self.thread}{f', {starter}' if starter else ''}"
+
+
+def wait_for_all(waits: list[Future[None]]) -> None:
+    """Wait for other threads' loops, `PATIENCE` seconds for all of them together."""
+    if not waits:
+        return
+    if _get_running_loop() is not None:
+        await_only(asyncio.wait({asyncio.wrap_future(wait) for wait in waits}, timeout=PATIENCE))
+    else:
+        concurrent.futures.wait(waits, timeout=PATIENCE)
 
 
 @safely

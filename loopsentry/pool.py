@@ -8,7 +8,6 @@ import threading
 import weakref
 from asyncio import AbstractEventLoop, _get_running_loop
 from collections.abc import Callable
-from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from sqlalchemy import exc
@@ -17,7 +16,7 @@ from sqlalchemy.util import queue as sqla_queue
 from sqlalchemy.util.concurrency import in_greenlet
 
 from ._bell import Bell
-from ._loop_pool import LoopPool, Record, ThreadPool
+from ._loop_pool import LoopPool, Record, ThreadPool, wait_for_all
 from ._sockets import bury, cut, transport_of
 
 if TYPE_CHECKING:
@@ -180,7 +179,12 @@ class LoopLocalPool(AsyncAdaptedQueuePool):
                     self._first = mine
                 return self._first is mine
 
-        self._bell.wait_until(may_go_on, inf)
+        if not self._bell.wait_until(may_go_on, self._timeout):
+            raise exc.TimeoutError(
+                "LoopLocalPool waits for another event loop to open the first connection, "
+                f"connection timed out, timeout {self._timeout:0.2f}",
+                code="3o7r",
+            )
         try:
             record = part._do_get()
             self._initialised = True
@@ -195,8 +199,10 @@ class LoopLocalPool(AsyncAdaptedQueuePool):
         """Replace the lock that a loop which no longer runs may hold."""
         collections: list[Any] = [self.dispatch.connect, self.dispatch.first_connect]
         for listeners in collections:
-            if hasattr(listeners, "_exec_once_mutex"):
+            if hasattr(listeners, "_get_exec_once_mutex"):
                 listeners._exec_once_mutex = None
+            elif hasattr(listeners, "_exec_once_mutex"):
+                del listeners._exec_once_mutex  # made anew when asked for, before SQLAlchemy 2.0.44
 
     # opening and closing -------------------------------------------------------------------
 
@@ -235,7 +241,14 @@ class LoopLocalPool(AsyncAdaptedQueuePool):
         return part
 
     def _close_connection(self, connection: Any, *, terminate: bool = False) -> None:
-        part = self._disown(id(connection))
+        # Its place below `max_total` is free when it is closed, not before.
+        try:
+            _, part = self._owners.get(id(connection), (None, None))
+            self._end_connection(connection, part, terminate=terminate)
+        finally:
+            self._disown(id(connection))
+
+    def _end_connection(self, connection: Any, part: Part | None, *, terminate: bool) -> None:
         if part is None or part.is_here():
             super()._close_connection(connection, terminate=terminate)
             return
@@ -321,9 +334,11 @@ class LoopLocalPool(AsyncAdaptedQueuePool):
 
     def dispose(self) -> None:
         """Close the idle connections of all loops; those in use are closed when given back."""
+        waits = []
         for part in self._all_parts():
             self._drop(part)
-            part.dispose()
+            waits.append(part.begin_dispose())
+        wait_for_all([wait for wait in waits if wait is not None])
         self.logger.info("Pool disposed. %s", self.status())
 
     def status(self) -> str:

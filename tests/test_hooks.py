@@ -78,7 +78,7 @@ def test_a_factory_that_was_chained_to_is_silent_after_uninstall(
     try:
         loopsentry.install()
         ours = logging.getLogRecordFactory()
-        logging.setLogRecordFactory(lambda *a, **k: ours(*a, **k))
+        logging.setLogRecordFactory(lambda *given: ours(*given))  # noqa: PLW0108 - another one
         loopsentry.uninstall()
         exc = RuntimeError("Event loop is closed")
         logging.getLogger("of.a.bot").error("failed", exc_info=exc)
