@@ -202,16 +202,19 @@ def _collect_sites(incident: Incident, parents: dict[int, BaseException | None])
         add(_frames.walk_traceback(traceback_of(complaint.exc)))
     outermost = incident.complaints[incident.translations - 1].exc
     node = parents.get(id(outermost))
+    own: int | None = None
     while node is not None:
         passed = _frames.walk_traceback(traceback_of(node))
         known = {id(site.frame) for site in sites}
         meeting = next((i for i, s in enumerate(passed) if id(s.frame) in known), None)
+        if meeting is None and passed and own is None and not is_a(node, BaseExceptionGroup):
+            own = len(sites)  # raised elsewhere, from an exception that was kept
         # What was raised somewhere else while this was handled brings its own inner frames along.
         add(passed[meeting:] if meeting is not None else passed)
         outermost = node
         node = parents.get(id(node))
     incident.traced = len(sites)
-    incident.segment = _segment(sites)
+    incident.segment = _segment(sites if own is None else sites[:own])
     known = {id(site.frame) for site in sites}
     live = list(_frames.walk_live())
     ends = [site for site in live if id(site.frame) not in known]
