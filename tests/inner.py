@@ -84,7 +84,6 @@ class Project:
         environment |= {
             "DATABASE_URL": self.url,
             "LOOPSENTRY_REPORT": str(report),
-            "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONWARNINGS": "ignore",
             "NO_COLOR": "1",
             "COLUMNS": "100",

@@ -54,7 +54,7 @@ class Pair:
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self.folder = folder
-        self.environment = {**environment, "PYTHONDONTWRITEBYTECODE": "1"}
+        self.environment = dict(environment)
 
     def write(self, files: Mapping[str, str]) -> None:
         """Write the program's files."""

@@ -112,7 +112,6 @@ def run(name: str, command: list[str], dsn: str, report: Path) -> Ended:
     }
     environment |= {
         "SCENARIO_DSN": dsn,
-        "PYTHONDONTWRITEBYTECODE": "1",
         "COLUMNS": "160",
         "NO_COLOR": "1",
         **SCENARIOS[name].get("env", {}),

@@ -36,7 +36,7 @@ def match(evidence: Evidence) -> Verdict | None:
         return None
     severe = evidence.handled and not evidence.collected
     return Verdict(
-        certainty="proven",
+        certainty="proven" if evidence.subject is not None else "likely",
         explains=frozenset({"other-loop", "cleanup", *(s.kind for s in evidence.symptoms)}),
         severity="error" if severe else "warning",
         headline=_headline(evidence),
