@@ -256,7 +256,7 @@ def choose_fixes(evidence: Evidence, cause: str, remedies: Sequence[Remedy]) -> 
     """The cures for a cause, those first that fit the context."""
     contexts = evidence.contexts or ("unknown",)
     conditions = evidence.conditions
-    told = (*sorted(conditions), cause)
+    told = (*(f"{cause}.{name}" for name in sorted(conditions)), cause, *sorted(conditions))
     kind = evidence.subject.kind if evidence.subject else None
 
     def fits(remedy: Remedy) -> bool:
@@ -289,9 +289,10 @@ def _names(evidence: Evidence) -> dict[str, str]:
     """The reader's own names, where they are known."""
     engine = evidence.engine.variable if evidence.engine else None
     used, other = evidence.used_at, evidence.other
+    function = used.call if used else "the function"
     return {
         "engine": engine or "engine",
-        "function": used.call if used else "the function",
-        "other": other.place.call if other else "the other task",
+        "function": function,
+        "other": other.place.call if other and other.place.call != function else "the other task",
         **(evidence.face.names if evidence.face is not None else {}),
     }

@@ -37,7 +37,7 @@ from .model import (
 )
 from .registry import LoopRecord, Registry, state_of
 from .roles import alive_then, contexts_of, followed_by, is_same, role_a, role_b
-from .siblings import find_sibling
+from .siblings import find_sibling, holds_cancelled
 from .stages import is_collected, is_connecting, phase_of, stage_of
 
 _SCOPES = frozenset({"__aenter__", "__aexit__"})
@@ -180,6 +180,9 @@ class Collector:
         refused = any(s.kind == "foreign-loop" and not s.quoted for s in symptoms)
         same = is_same(owner if bound else None, current, known=happened.known, refused=refused)
         units = tuple(s.target for s in found.sightings if s.kind == "connection")
+        other = self._other_operation(found, symptoms) if same is not False else None
+        busy = any(symptom.kind == "busy" for symptom in symptoms)
+        cut = busy and other is None and same is not False and holds_cancelled(found.traced)
         evidence = Evidence(
             symptoms=symptoms,
             subject=self._subject(sighting, birth, found, current),
@@ -195,7 +198,7 @@ class Collector:
             phase=phase_of(operation, found.library, clue),
             stage=stage_of(found.library, operation),
             collected=is_collected(found.library),
-            other=self._other_operation(found, symptoms) if same is not False else None,
+            other=other,
             first_failure=self._first_failure(birth, units),
             engine=engine,
             face=self._face(found),
@@ -204,7 +207,9 @@ class Collector:
             ),
             followed=followed_by(recognised, current),
             framework=clue.framework or self.registry.surroundings(),
-            cancelled=cancellation is not None or any(s.kind == "cancelled" for s in symptoms),
+            cancelled=cut
+            or cancellation is not None
+            or any(s.kind == "cancelled" for s in symptoms),
             cancellation=cancellation.place if cancellation else None,
             closed=any(s.closed for s in found.sightings),
             loop_traced=index is not None,

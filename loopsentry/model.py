@@ -180,6 +180,7 @@ class Symptom:
         under_way: True if the complaint can only be made while another operation is under way.
         by_server: True if the complaint repeats the server's own word.
         about: what kind of object the complaint is about, where it can only be one.
+        at: the attribute that it names, if it names one.
     """
 
     kind: SymptomKind
@@ -191,6 +192,7 @@ class Symptom:
     under_way: bool = False
     by_server: bool = False
     about: ObjectKind | None = None
+    at: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -332,6 +334,11 @@ class Operation:
     file: str
     line: int
     state: str
+
+    @property
+    def probable(self) -> bool:
+        """Whether it was read off the source, not found at work."""
+        return self.state.startswith("probably")
 
     @property
     def place(self) -> Place:

@@ -20,7 +20,17 @@ from ._frames import Site
 from .exceptions import is_a, variables_of
 from .model import Operation
 
-_STARTERS = frozenset({"gather", "create_task", "ensure_future", "TaskGroup", "wait"})
+_STARTERS = frozenset(
+    {
+        "TaskGroup",
+        "create_task",
+        "create_task_group",
+        "ensure_future",
+        "gather",
+        "start_soon",
+        "wait",
+    }
+)
 _ATTRIBUTES_SEEN = 100
 
 
@@ -43,6 +53,21 @@ def find_sibling(sites: list[Site]) -> Operation | None:
         if len(others) == 1 or (beside and not others):
             return _operation((others or beside).pop(), "probably; started beside it")
     return None
+
+
+def holds_cancelled(sites: list[Site]) -> bool:
+    """Whether the failing functions hold a task that was cancelled and may not be over yet.
+
+    Args:
+        sites: a traceback's frames from the innermost outwards.
+    """
+    own = [site.frame for site in sites if _frames.is_user(site.frame)]
+    held = (value for frame in own for value in _frames.variables_in(frame).values())
+    return any(is_a(task, asyncio.Task) and _was_cut(task) for task in held)
+
+
+def _was_cut(task: asyncio.Task[Any]) -> bool:
+    return task.cancelled() or task.cancelling() > 0
 
 
 def _operation(code: CodeType, state: str) -> Operation:

@@ -72,7 +72,10 @@ def test_header_uses_the_contract_words(fix: Remedy) -> None:
     assert not fix.only_in or set(fix.first_in) <= set(fix.only_in)
     assert set(fix.objects) <= contract.OBJECTS
     assert {*fix.needs, *fix.unless} <= contract.CONDITIONS
-    assert set(fix.wording) <= contract.CONDITIONS | set(fix.cures)
+    for name in fix.wording:
+        cause, _, condition = name.rpartition(".")
+        assert condition in contract.CONDITIONS | set(fix.cures)
+        assert not cause or cause in fix.cures
 
 
 @every_fix

@@ -86,3 +86,24 @@ def test_a_factory_that_was_chained_to_is_silent_after_uninstall(
         assert not hasattr(exc, "__notes__")
     finally:
         logging.setLogRecordFactory(before)
+
+
+SWALLOWED = """
+from fastapi.exceptions import ResponseValidationError
+import loopsentry
+words = "Error extracting attribute: MissingGreenlet: greenlet_spawn has not been called"
+error = {"type": "get_attribute_error", "loc": ("response", "mails"), "msg": words, "input": "S3cr3t"}
+try: raise ResponseValidationError([error])
+except ResponseValidationError as exc: diagnosis = loopsentry.diagnose(exc)
+print(diagnosis.code, diagnosis.certainty, diagnosis.title)
+print([fix.id for fix in diagnosis.fixes][:1], "S3cr3t" in repr(diagnosis))
+"""
+
+
+def test_a_lazy_load_that_a_library_swallowed_is_recognised(run_program: RunProgram) -> None:
+    """FastAPI's error about an answer tells of the attribute that had to be loaded."""
+    pytest.importorskip("fastapi")
+    ended = run_program(SWALLOWED)
+    first, second = ended.stdout.splitlines()
+    assert first.startswith("LS401 likely `mails` was loaded lazily")
+    assert second == "['eager-load'] False"

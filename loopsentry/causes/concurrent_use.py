@@ -28,8 +28,10 @@ def match(evidence: Evidence) -> Verdict | None:
     if not racing and not evidence.has("busy", "provisioning", "stale-transaction"):
         return None
     under_way = any(symptom.under_way for symptom in evidence.symptoms)
-    known = evidence.other is not None or (under_way and evidence.same_loop)
-    if not known and not under_way and not racing and not evidence.has("provisioning"):
+    found = evidence.other is not None and not evidence.other.probable
+    known = found or (under_way and evidence.same_loop)
+    told = under_way or racing or evidence.has("provisioning") or evidence.other is not None
+    if not known and not told:
         return None
     kind = evidence.subject.kind
     return Verdict(

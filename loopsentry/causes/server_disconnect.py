@@ -28,7 +28,7 @@ def match(evidence: Evidence) -> Verdict | None:
     by_server = any(symptom.by_server for symptom in evidence.symptoms)
     if not by_server and (birth is None or not birth.recorded):
         return None  # outside a pool the program may have closed it itself
-    proven = evidence.same_loop is True and evidence.closed
+    proven = evidence.same_loop is True and evidence.closed and evidence.subject is not None
     return Verdict(
         certainty="proven" if proven else "likely",
         explains=frozenset({"disconnected"}),
