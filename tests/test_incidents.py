@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine
 
 import loopsentry
 from loopsentry import installation
@@ -76,17 +76,6 @@ def refused_call() -> Exception:
     loop = asyncio.new_event_loop()
     loop.close()
     return caught(lambda: loop.call_soon(print))
-
-
-def missing_greenlet() -> Exception:
-    """Use an asynchronous driver synchronously."""
-    engine = create_engine("sqlite+aiosqlite://")
-
-    def use() -> None:
-        with engine.connect() as connection:
-            connection.execute(text("select 1"))
-
-    return caught(use)
 
 
 def innocent() -> Exception:
@@ -216,6 +205,7 @@ def test_an_innocent_connection_further_out_is_not_accused(examiner: Examiner) -
         raise refused_call()
 
     exc = caught(use)
+    engine.dispose()
     for case in examiner.collector.collect(exc, Clue()):
         assert case.evidence.subject is None
         diagnosis = examiner.judge(case.evidence)

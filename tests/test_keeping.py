@@ -104,10 +104,8 @@ def test_an_evicted_connection_is_ended_at_once(run_program: RunProgram, uvloop:
     """With evict=True no backend, transaction, coroutine or word at exit is left of it."""
     if uvloop:
         pytest.importorskip("uvloop")
-    start = "import asyncio, uvloop\nasyncio.run = uvloop.run\n" if uvloop else ""
-    ended = run_program(
-        start
-        + ENGINE
+    program = (
+        ENGINE
         + ("" if uvloop else "warnings.simplefilter('error')\n")  # it warns at its own close()
         + """
 loopsentry.install(evict=True)
@@ -115,7 +113,14 @@ for _ in range(3):
     print(attempt(), attempt(), asyncio.run(states()))
     gc.collect()
 asyncio.run(engine.dispose())
-""",
+"""
+    )
+    ended = run_program(
+        program.replace("import asyncio", "import uvloop, asyncio").replace(
+            "asyncio.run(", "uvloop.run("
+        )
+        if uvloop
+        else program
     )
     assert ended.stdout.splitlines() == ["works RuntimeError []"] * 3
     assert "Exception ignored" not in ended.stderr
