@@ -92,7 +92,8 @@ SWALLOWED = """
 from fastapi.exceptions import ResponseValidationError
 import loopsentry
 words = "Error extracting attribute: MissingGreenlet: greenlet_spawn has not been called"
-error = {"type": "get_attribute_error", "loc": ("response", "mails"), "msg": words, "input": "S3cr3t"}
+error = {"type": "get_attribute_error", "loc": ("response", "mails"), "msg": words}
+error["input"] = "S3cr3t"
 try: raise ResponseValidationError([error])
 except ResponseValidationError as exc: diagnosis = loopsentry.diagnose(exc)
 print(diagnosis.code, diagnosis.certainty, diagnosis.title)
