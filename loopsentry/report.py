@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from ._safely import complain
-from .annotation import annotate, tell_plainly, told_elsewhere, told_on
+from .annotation import annotate, shown_before, tell_plainly, told_elsewhere, told_on
 from .catalog import Shelves
 from .diagnosis import diagnose, gravity
 from .evidence import Case, Collector
@@ -109,7 +109,7 @@ class Examiner:
     def report_shown(self, exc: BaseException, clue: Clue | None = None) -> Diagnosis | None:
         """Report what a hook meets: it will be printed or logged, with its note."""
         diagnosis = self.report(exc, clue)
-        if diagnosis is not None:
+        if diagnosis is not None and shown_before(exc, diagnosis):
             self.shown.add(diagnosis.id)
         return diagnosis
 

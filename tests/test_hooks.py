@@ -25,6 +25,7 @@ try: asyncio.run(use())
 except Exception as exc:
     if "log" in sys.argv: logging.getLogger("of.a.bot").exception("could not answer")
     if "raise" in sys.argv: raise
+    if "replace" in sys.argv: raise KeyError("sku-1") from None
 """
 UNSEEN = "the program caught this, and nothing showed it"
 
@@ -52,6 +53,15 @@ def test_what_was_shown_is_not_told_again(run_program: RunProgram) -> None:
     assert ended.returncode == 1
     assert UNSEEN not in ended.stderr
     assert ended.stderr.count("error[LS101]") == 1
+
+
+def test_what_an_own_exception_hides_is_told_at_the_end(run_program: RunProgram) -> None:
+    """An exception `from None` stays as the program wrote it; the story follows after it."""
+    ended = run_program(PROGRAM, "replace")
+    assert ended.returncode == 1
+    before, _, after = ended.stderr.partition(UNSEEN)
+    assert "\nKeyError: 'sku-1'\n" in before
+    assert after.count("error[LS101]") == 1
 
 
 def test_the_record_factory_is_chained_and_put_back() -> None:
