@@ -8,11 +8,15 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy import make_url, text
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.ext.asyncio import create_async_engine
 
+import loopsentry
 from loopsentry._safely import safely
+from loopsentry.engines import masked
 
 if TYPE_CHECKING:
     from conftest import Result, RunProgram
@@ -137,6 +141,46 @@ def test_a_failure_of_its_own_tells_nothing_of_the_programs(
     assert SECRET.search(shown[0])
     assert "of our own" in caplog.text
     assert SECRET.findall(caplog.text) == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+asyncpg://app:S3cr3t@db:5432/shop",
+        "postgresql+asyncpg://S3cr3t@db/shop",
+        "postgresql+asyncpg://db/shop?pwd=S3cr3t",
+        "postgresql+asyncpg://db/shop?auth=S3cr3t&sig=S3cr3t",
+        "postgresql+asyncpg://db/shop?dsn=postgres://u:S3cr3t@db/shop",
+        "postgresql+psycopg://db/shop?conninfo=host%3Ddb%20password%3DS3cr3t",
+        "mssql+aioodbc:///?odbc_connect=DRIVER%3Dx%3BPWD%3DS3cr3t",
+        "postgresql+asyncpg://db/shop?ssl=S3cr3t%0Apassword%3DS3cr3t",
+        "postgresql+asyncpg://db/postgres://u:S3cr3t@db",
+    ],
+)
+def test_a_url_shows_what_can_be_no_secret(url: str) -> None:
+    """Wherever a URL carries a secret, only its harmless parts are told, and that there is more."""
+    shown = masked(make_url(url))
+    assert SECRET.findall(shown) == []
+    assert shown.startswith(url.partition("://")[0])
+
+
+@given(
+    st.dictionaries(
+        st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1), st.text(min_size=1), max_size=4
+    )
+)
+def test_no_option_of_an_unknown_name_is_shown(query: dict[str, str]) -> None:
+    """Options that are not known to be harmless are left out, by name and by value."""
+    url = make_url("postgresql+asyncpg://db/shop").set(query={f"x{k}": v for k, v in query.items()})
+    assert masked(url) == f"postgresql+asyncpg://db/shop{'?***' if query else ''}"
+
+
+def test_what_another_exception_said_is_not_repeated() -> None:
+    """SQLAlchemy quotes an earlier failure with its parameters; that part is left out."""
+    words = "This Session's transaction has been rolled back due to a previous exception"
+    exc = PendingRollbackError(f"{words}. Original exception was: [parameters: ('S3cr3t',)]")
+    diagnosis = loopsentry.diagnose(exc)
+    assert SECRET.findall(repr(diagnosis)) == []
 
 
 HEADLINE = """
