@@ -283,10 +283,16 @@ class LoopPool(_Part, AsyncAdaptedQueuePool):
         done: Future[None] = Future()
 
         def begin() -> None:
-            task = asyncio.ensure_future(self.end())
-            task.add_done_callback(finish)
+            self.disposed = True
+            if self.home._dialect.has_terminate:
+                while self._terminate_one():
+                    pass
+                finish()
+            else:
+                task = asyncio.ensure_future(self.end())
+                task.add_done_callback(finish)
 
-        def finish(_: asyncio.Task[None]) -> None:
+        def finish(*_: object) -> None:
             self._stop_timer()
             if done.set_running_or_notify_cancel():
                 done.set_result(None)
@@ -315,16 +321,22 @@ class LoopPool(_Part, AsyncAdaptedQueuePool):
         return True
 
     def _close_one(self) -> None:
-        """Close an idle connection on this loop, at once: the loop may end before a task could."""
-        if not self.home._dialect.has_terminate:
+        if self.home._dialect.has_terminate:
+            self._terminate_one()
+        else:
             self._closing = asyncio.ensure_future(greenlet_spawn(super().give_one_up))
-            return
+
+    def _terminate_one(self) -> bool:
+        """End an idle connection on this loop, at once: the loop may end before a task could."""
         record = self.take_idle()
-        if record is not None:
-            try:
+        if record is None:
+            return False
+        try:
+            with suppress(Exception):  # of a listener; the connection is closed all the same
                 record.invalidate()
-            finally:
-                self._dec_overflow()
+        finally:
+            self._dec_overflow()
+        return True
 
     def _idle(self) -> list[Record]:
         """The records that hold an open connection which nobody uses."""
