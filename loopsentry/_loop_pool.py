@@ -25,7 +25,7 @@ from sqlalchemy.util import await_only, greenlet_spawn
 from sqlalchemy.util import queue as sqla_queue
 
 from ._safely import safely
-from ._sockets import bury, cut, transport_of
+from ._sockets import bury, cut, finish, layers_of, transport_of
 
 if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
@@ -179,7 +179,8 @@ class LoopPool(_Part, AsyncAdaptedQueuePool):
         with suppress(StopIteration):
             self._ending.asend(None).send(None)
         weakref.finalize(self, _stop_waiting, self._ending).atexit = False
-        self._timer = _watch_closing(loop, self)
+        self._ending_transports: list[Any] = []
+        self._timer = _watch_closing(loop, self, self._ending_transports)
 
     @property
     def loop(self) -> AbstractEventLoop | None:  # type: ignore[override]
@@ -287,13 +288,12 @@ class LoopPool(_Part, AsyncAdaptedQueuePool):
             if self.home._dialect.has_terminate:
                 while self._terminate_one():
                     pass
-                finish()
+                settle()
             else:
                 task = asyncio.ensure_future(self.end())
-                task.add_done_callback(finish)
+                task.add_done_callback(settle)
 
-        def finish(*_: object) -> None:
-            self._stop_timer()
+        def settle(*_: object) -> None:
             if done.set_running_or_notify_cancel():
                 done.set_result(None)
 
@@ -331,6 +331,12 @@ class LoopPool(_Part, AsyncAdaptedQueuePool):
         record = self.take_idle()
         if record is None:
             return False
+        connection = record.dbapi_connection
+        if connection is not None:
+            # Should the loop close before it has taken the last step, `_sweep` takes it.
+            ending = self._ending_transports
+            ending[:] = [each for each in ending if getattr(each, "_sock", None) is not None]
+            ending.extend(layers_of(self.home._dialect.get_driver_connection(connection)))
         try:
             with suppress(Exception):  # of a listener; the connection is closed all the same
                 record.invalidate()
@@ -422,15 +428,21 @@ class _Closing:
         asyncio.get_running_loop().call_later(DAY, self, context=Context())
 
 
-def _watch_closing(loop: AbstractEventLoop, pool: LoopPool) -> weakref.ref[asyncio.TimerHandle]:
+def _watch_closing(
+    loop: AbstractEventLoop, pool: LoopPool, ending: list[Any]
+) -> weakref.ref[asyncio.TimerHandle]:
     closing = _Closing()
-    weakref.finalize(closing, _sweep, weakref.ref(pool)).atexit = False
+    weakref.finalize(closing, _sweep, weakref.ref(pool), ending).atexit = False
     # An empty context: this one's variables would live as long as the loop.
     return weakref.ref(loop.call_later(DAY, closing, context=Context()))
 
 
 @safely
-def _sweep(reference: weakref.ref[LoopPool]) -> None:
+def _sweep(reference: weakref.ref[LoopPool], ending: list[Any]) -> None:
+    for transport in ending:
+        loop = getattr(transport, "_loop", None)
+        if loop is None or loop.is_closed():
+            finish(transport)
     pool = reference()
     if pool is not None:
         pool.sweep()

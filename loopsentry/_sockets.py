@@ -117,16 +117,27 @@ def bury(driver_connection: Any, terminate: Callable[[], object] | None = None) 
     with suppress(Exception):
         greenlet(terminate).switch() if terminate is not None else None
     for layer in layers:
-        # The last step of a transport's close, which its closed loop will never call
-        # (Lib/asyncio/selector_events.py, proactor_events.py).
-        with suppress(Exception):
-            if getattr(layer, "_sock", None) is not None:
-                layer._call_connection_lost(None)
+        finish(layer)
     with suppress(Exception):
         if protocol is not None and terminate is None:
             protocol.connection_lost(None)  # uvloop closes its transports and tells nobody
     if transport is None:
         _close_by_hand(driver_connection)
+
+
+def finish(transport: Any) -> None:
+    """Take the last step of a transport's close, which its closed loop will never call.
+
+    Lib/asyncio/selector_events.py, proactor_events.py.
+    """
+    with suppress(Exception):
+        if getattr(transport, "_sock", None) is not None:
+            transport._call_connection_lost(None)
+
+
+def layers_of(driver_connection: Any) -> list[Any]:
+    """The transports below a driver's connection, the uppermost first."""
+    return list(_down_from(transport_of(driver_connection)))
 
 
 def _close_by_hand(driver_connection: Any) -> None:
