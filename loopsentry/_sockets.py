@@ -111,7 +111,7 @@ def bury(driver_connection: Any, terminate: Callable[[], object] | None = None) 
             Without it, whoever still holds the connection finds it closed.
     """
     transport = transport_of(driver_connection)
-    layers = list(_down_from(transport))
+    layers = layers_of(driver_connection)
     protocol = transport.get_protocol() if transport is not None else None
     cut(driver_connection)
     with suppress(Exception):

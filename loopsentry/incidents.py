@@ -114,12 +114,6 @@ def find_incidents(exc: BaseException, read: Read, objects: Objects) -> list[Inc
     return found
 
 
-def is_live(exc: BaseException) -> bool:
-    """Whether an exception is on its way out through the present stack."""
-    sites = _frames.walk_traceback(traceback_of(exc))
-    return bool(sites) and any(s.frame is sites[-1].frame for s in _frames.walk_live())
-
-
 # belonging together ------------------------------------------------------------------------
 
 
@@ -219,7 +213,9 @@ def _collect_sites(incident: Incident, parents: dict[int, BaseException | None])
     live = list(_frames.walk_live())
     ends = [site for site in live if id(site.frame) not in known]
     sites.extend(ends[:FRAMES_SEEN])
-    if incident.segment == incident.traced and is_live(outermost):
+    passed = _frames.walk_traceback(traceback_of(outermost))
+    live_now = bool(passed) and any(site.frame is passed[-1].frame for site in live)
+    if incident.segment == incident.traced and live_now:
         incident.segment = len(sites)
 
 

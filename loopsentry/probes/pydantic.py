@@ -21,16 +21,18 @@ _TEXT = "Error extracting attribute: MissingGreenlet"
 
 def read(exc: BaseException, _text: str) -> Symptom | None:
     """Translate a validation that failed because an attribute had to be loaded."""
-    if not type_name_of(exc).startswith(_TYPES) or _error_in(exc) is None:
+    name = type_name_of(exc)
+    attribute = _error_in(exc) if name.startswith(_TYPES) else None
+    if attribute is None:
         return None
     return Symptom(
         kind="missing-greenlet",
         library="pydantic",
-        type=type_name_of(exc),
+        type=name,
         text=_TEXT,
         quoted=True,
         sent=False,
-        at=_error_in(exc),
+        at=attribute,
     )
 
 
