@@ -278,12 +278,7 @@ class Registry:
 
     def trouble_of(self, targets: Iterable[Any]) -> FirstFailure | None:
         """What invalidated the unit of work that one of these objects is."""
-        for target in targets:
-            with suppress(TypeError):
-                found = self.troubles.get(target)
-                if found is not None:
-                    return found
-        return None
+        return _first_known(self.troubles, targets)
 
     def note_crossing(self, birth: Birth, loop: int, place: Place | None) -> None:
         """Remember that an object was taken out on another loop."""
@@ -298,14 +293,7 @@ class Registry:
 
     def cancellation_of(self, targets: Iterable[Any]) -> Cancellation | None:
         """The cancellation recorded for one of these objects."""
-        for target in targets:
-            try:
-                found = self.cancellations.get(target)
-            except TypeError:
-                continue
-            if found is not None:
-                return found
-        return None
+        return _first_known(self.cancellations, targets)
 
     def count(self, diagnosis: Diagnosis) -> int:
         """Count one occurrence of a mistake; return how many there were."""
@@ -315,6 +303,15 @@ class Registry:
         if count == 1:
             self.recent.append(diagnosis)
         return count
+
+
+def _first_known(known: weakref.WeakKeyDictionary[Any, T], targets: Iterable[Any]) -> T | None:
+    for target in targets:
+        with suppress(TypeError):  # no weak reference possible
+            found = known.get(target)
+            if found is not None:
+                return found
+    return None
 
 
 def _first(diagnosis: Diagnosis) -> FirstFailure:
