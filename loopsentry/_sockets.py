@@ -76,9 +76,16 @@ def end(driver_connection: Any, owner: AbstractEventLoop) -> None:
     cut(driver_connection)
 
 
-#: What was taken out of pools and must not be collected: asyncpg ends what is collected
-#: (asyncpg/connection.py: Connection.__del__), and after a fork that ends the parent's.
-_kept: list[Any] = []
+_kept: list[object] = []
+
+
+def keep(*things: object) -> None:
+    """Keep connections from being collected for as long as this process lives.
+
+    asyncpg ends what is collected (asyncpg/connection.py: Connection.__del__); in a forked child
+    that ends the parent's.
+    """
+    _kept.extend(things)
 
 
 def take_out(record: Any, owner: AbstractEventLoop | None, *, spare: bool) -> None:
@@ -95,7 +102,7 @@ def take_out(record: Any, owner: AbstractEventLoop | None, *, spare: bool) -> No
     connection, record.dbapi_connection = record.dbapi_connection, None
     if connection is None:
         return
-    _kept.append(connection)
+    keep(connection)
     if not spare and owner is not None:
         end(getattr(connection, "driver_connection", connection), owner)
 

@@ -34,6 +34,7 @@ from .model import (
     Stack,
     Subject,
     Symptom,
+    says,
 )
 from .registry import LoopRecord, Registry, state_of
 from .roles import alive_then, contexts_of, followed_by, is_same, role_a, role_b
@@ -181,7 +182,7 @@ class Collector:
         same = is_same(owner if bound else None, current, known=happened.known, refused=refused)
         units = tuple(s.target for s in found.sightings if s.kind == "connection")
         other = self._other_operation(found, symptoms) if same is not False else None
-        busy = any(symptom.kind == "busy" for symptom in symptoms)
+        busy = says(symptoms, "busy")
         cut = busy and other is None and same is not False and holds_cancelled(found.traced)
         evidence = Evidence(
             symptoms=symptoms,
@@ -207,9 +208,7 @@ class Collector:
             ),
             followed=followed_by(recognised, current),
             framework=clue.framework or self.registry.surroundings(),
-            cancelled=cut
-            or cancellation is not None
-            or any(s.kind == "cancelled" for s in symptoms),
+            cancelled=cut or cancellation is not None or says(symptoms, "cancelled"),
             cancellation=cancellation.place if cancellation else None,
             closed=any(s.closed for s in found.sightings),
             loop_traced=index is not None,
@@ -265,7 +264,7 @@ class Collector:
         segment = found.segment[: found.incident.traced]
         sites = list(enumerate(segment))
         running = asyncio._get_running_loop()
-        if any(symptom.kind == "nested-run" for symptom in symptoms):
+        if says(symptoms, "nested-run"):
             if running is not None:
                 return Whereabouts(running)
             sites.reverse()
@@ -302,7 +301,7 @@ class Collector:
         record = self.registry.loops.get(surfaced.loop) if surfaced.loop is not None else None
         if owner is None or surfaced.loop is None or record is owner:
             return surfaced
-        said = any(s.kind in ("foreign-loop", "loop-closed", "refused") for s in symptoms)
+        said = says(symptoms, "foreign-loop", "loop-closed", "refused")
         over = state_of(owner.reference(), owner.info.pid) == "closed"
         taken = self.registry.crossings.get(birth.serial) if birth is not None else None
         taken_here = record is not None and taken is not None and taken[0] == record.info.id
@@ -475,7 +474,7 @@ class Collector:
             operation = search_tasks(loop, found.aliases)
             if operation is not None:
                 return operation
-        shared = any(symptom.kind in ("provisioning", "illegal-state") for symptom in symptoms)
+        shared = says(symptoms, "provisioning", "illegal-state")
         opening = self._opening(found) if shared else None
         if opening is None and (shared or any(symptom.under_way for symptom in symptoms)):
             return find_sibling(found.traced)

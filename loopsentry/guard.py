@@ -23,7 +23,7 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.util import greenlet_spawn
 
 from ._safely import safely
-from ._sockets import bury, cut, end
+from ._sockets import bury, cut, end, keep
 from .mismatch import HealedMismatchError, LoopMismatchError
 from .model import Birth, Clue, Reporter
 from .registry import Registry
@@ -39,10 +39,6 @@ _WRAPPED = ("do_ping", "do_close", "do_terminate")
 
 Clues = Callable[[Any, Birth], Clue]
 Births = Callable[[Any], Birth | None]
-
-# Connections of a parent process, never to be collected here: asyncpg ends what is collected
-# (asyncpg/connection.py: Connection.__del__), and that ends the parent's.
-_inherited: list[Any] = []
 
 
 class Guard:
@@ -187,7 +183,7 @@ class Guard:
         if owner is None:
             original(connection)
         elif birth is not None and birth.pid != os.getpid():
-            _inherited.append(connection)
+            keep(connection)  # it is the parent's
         elif owner.is_closed():
             bury(driver_connection, lambda: terminate(connection))
         elif not (owner.is_running() and self._end_there(owner, terminate, connection)):

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from . import __version__, _frames, catalog
 from ._safely import complain, safely
+from ._sockets import keep
 from .exceptions import type_name_of
 from .model import Diagnosis
 from .recognition import Recogniser
@@ -170,16 +171,14 @@ def watch(engine: Any) -> None:
     registry.engine_places[engine] = _frames.user_place(_frames.walk_live(sys._getframe(1)))
 
 
-_inherited: list[object] = []
 _watched: list[bool] = []
 
 
 def _watch_forks() -> None:
     """Let no inherited connection be collected in a forked child while loopsentry is installed.
 
-    asyncpg ends a connection that is collected (asyncpg/connection.py: Connection.__del__), and a
-    child that does so ends the parent's. Diagnostics allocate, so they can start a collection that
-    the program alone would have had later or never.
+    A child that collects one ends the parent's (`_sockets.keep`). Diagnostics allocate, so they can
+    start a collection that the program alone would have had later or never.
     """
     if not _watched and hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=safely(_keep_inherited))
@@ -190,7 +189,7 @@ def _keep_inherited() -> None:
     global _composing  # noqa: PLW0603 - another thread of the parent may hold it for ever
     _composing = threading.RLock()
     for installation in _installed:
-        _inherited.extend(installation.registry.births)
+        keep(*installation.registry.births)
 
 
 def uninstall() -> None:

@@ -7,7 +7,7 @@ shelf entry needs no other import.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -193,6 +193,11 @@ class Symptom:
     by_server: bool = False
     about: ObjectKind | None = None
     at: str | None = None
+
+
+def says(symptoms: Iterable[Symptom], *kinds: SymptomKind) -> bool:
+    """Whether one of these complaints is among them."""
+    return any(symptom.kind in kinds for symptom in symptoms)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -461,7 +466,7 @@ class Evidence:
 
     def has(self, *kinds: SymptomKind) -> bool:
         """Whether one of these complaints is in the tree."""
-        return any(symptom.kind in kinds for symptom in self.symptoms)
+        return says(self.symptoms, *kinds)
 
     @property
     def left_unusable(self) -> bool:

@@ -17,7 +17,7 @@ from sqlalchemy.util.concurrency import in_greenlet
 
 from ._bell import Bell
 from ._loop_pool import LoopPool, Record, ThreadPool, wait_for_all
-from ._sockets import bury, cut, transport_of
+from ._sockets import bury, cut, keep, transport_of
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -391,17 +391,10 @@ def _strong(target: Any) -> Callable[[], Any]:
     return lambda: target
 
 
-_inherited: list[Any] = []
-
-
 def _start_anew_after_fork() -> None:
-    """Give each pool of a forked child nothing, and keep what is the parent's from collection.
-
-    asyncpg ends a connection that is collected (asyncpg/connection.py: Connection.__del__), which
-    would end the parent's.
-    """
+    """Give each pool of a forked child nothing, and keep what is the parent's from collection."""
     for pool in list(_pools):
-        _inherited.append((pool._all_parts(), dict(pool._owners)))
+        keep(pool._all_parts(), dict(pool._owners))
         pool._start_empty()
         pool._without_loop = ThreadPool(pool)
 

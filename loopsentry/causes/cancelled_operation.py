@@ -12,19 +12,24 @@ explicitly; wait for a cancelled task before its connection is used again.
 
 from __future__ import annotations
 
-from loopsentry.model import Evidence, Verdict
+from loopsentry.model import Evidence, SymptomKind, Verdict
 
 CODE = "LS203"
 CAUSE = "cancelled-operation"
 
-_LEFT_BEHIND = ("busy", "stale-transaction", "invalid-transaction", "disconnected")
+_LEFT_BEHIND: tuple[SymptomKind, ...] = (
+    "busy",
+    "stale-transaction",
+    "invalid-transaction",
+    "disconnected",
+)
 
 
 def match(evidence: Evidence) -> Verdict | None:
     """Match what a recorded cancellation, or one in the chain, left behind."""
     if evidence.same_loop is False or evidence.forked or not evidence.cancelled:
         return None
-    if not any(symptom.kind in _LEFT_BEHIND for symptom in evidence.symptoms):
+    if not evidence.has(*_LEFT_BEHIND):
         return None
     certain = evidence.cancellation is not None
     where = evidence.cancellation
