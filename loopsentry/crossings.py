@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import Pool
 
@@ -31,8 +30,9 @@ from ._frames import (
 )
 from ._safely import safely
 from ._sockets import take_out
+from .engines import listen
 from .model import Birth, Clue, Diagnosis, Evidence, LoopInfo, Place, Subject, Symptom
-from .registry import LoopRecord, Registry, state_of
+from .registry import LoopRecord, Registry, Undo, state_of
 from .report import Examiner
 
 
@@ -101,23 +101,22 @@ class Watch:
         self.opened: dict[int, Opened] = {}
         self._pinging: list[Any] = []
         self._foreseen: list[Diagnosis] = []
-        self._attached: list[tuple[str, Callable[..., Any]]] = []
+        self._attached: list[Undo] = []
 
     def attach(self) -> None:
         """Start listening; the probes have to listen already."""
-        self._attached = [
+        listeners = (
             ("connect", safely(self._connect)),
             ("checkout", self._make_checkout()),
             ("close", safely(self._close)),
             ("close_detached", safely(self._close)),
-        ]
-        for name, listener in self._attached:
-            event.listen(Pool, name, listener)
+        )
+        self._attached = [listen(Pool, name, listener) for name, listener in listeners]
 
     def detach(self) -> None:
         """Stop listening."""
         while self._attached:
-            event.remove(Pool, *self._attached.pop())
+            self._attached.pop()()
         while self._pinging:
             self._pinging.pop()._pre_ping = True
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
-from sqlalchemy import URL
+from sqlalchemy import URL, event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
@@ -22,6 +23,18 @@ from .registry import Registry
 SEARCH_SECONDS = 0.02
 
 _MAKERS = frozenset({"create_async_engine", "create_engine", "async_engine_from_config"})
+
+
+def listen(target: Any, name: str, listener: Callable[..., Any]) -> Callable[[], None]:
+    """Listen to an event of SQLAlchemy's; return what stops it, if nobody else has by then."""
+    event.listen(target, name, listener)
+
+    def undo() -> None:
+        # A program may clear a class of its listeners, as SQLAlchemy's own tests do.
+        if event.contains(target, name, listener):
+            event.remove(target, name, listener)
+
+    return undo
 
 
 def engine_of(target: Any, registry: Registry) -> EngineInfo | None:

@@ -16,6 +16,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 from hypothesis import HealthCheck, Phase, settings
+from secrecy import assert_kept, with_password
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 import loopsentry
@@ -117,7 +118,7 @@ def dsn() -> Iterator[str]:
     ) as server:
         assert server.stdin is not None
         assert server.stdout is not None
-        address = server.stdout.readline().strip().replace("postgres:@", "postgres@")
+        address = with_password(server.stdout.readline().strip())
         assert address, "the embedded PostgreSQL did not start"
         yield address
         server.stdin.close()
@@ -204,8 +205,9 @@ def run_program(dsn: str, url: str, tmp_path: Path) -> RunProgram:
             )
             if ended.returncode != CRASHED:
                 break
-        lines = report.read_text("utf-8").splitlines() if report.exists() else []
-        records = [json.loads(line) for line in lines]
+        told = report.read_text("utf-8") if report.exists() else ""
+        assert_kept(ended.stdout, ended.stderr, told)
+        records = [json.loads(line) for line in told.splitlines()]
         return Result(ended.returncode, ended.stdout, ended.stderr, records)
 
     return run

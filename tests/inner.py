@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from secrecy import assert_kept
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -107,8 +109,14 @@ class Project:
             )
             if ended.returncode >= 0:
                 break
-        lines = report.read_text("utf-8").splitlines() if report.exists() else []
-        return Run(ended.returncode, ended.stdout, [json.loads(line) for line in lines])
+        told = report.read_text("utf-8") if report.exists() else ""
+        assert_kept(ended.stdout, told, *map(_read, self.folder.glob("*.xml")))
+        records = [json.loads(line) for line in told.splitlines()]
+        return Run(ended.returncode, ended.stdout, records)
+
+
+def _read(file: Path) -> str:
+    return file.read_text("utf-8")
 
 
 # the advice --------------------------------------------------------------------------------

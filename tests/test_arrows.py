@@ -96,7 +96,9 @@ ALLOWED: dict[str, frozenset[str]] = {
     "sinks": frozenset({"model", "story", "renderers", "_safely"}),
     "asgi": frozenset({"installation", "model", "report", "_safely"}),
     "sqlalchemy_plugin": frozenset({"installation"}),
-    "crossings": frozenset({"model", "registry", "report", "_frames", "_safely", "_sockets"}),
+    "crossings": frozenset(
+        {"model", "registry", "report", "engines", "_frames", "_safely", "_sockets"}
+    ),
     "testing": frozenset({"installation", "model", "registry", "report", "crossings", "_sockets"}),
     "pytest_plugin": frozenset(
         {"installation", "model", "report", "crossings", "testing", "explanation", "_safely"}

@@ -386,6 +386,40 @@ print(attempt(), attempt())
     assert "loopsentry failed" not in ended.stderr
 
 
+@pytest.mark.parametrize("place", ["module", "thread", "atexit", "cycle"])
+def test_a_failure_at_the_interpreters_end_is_no_failure_of_ours(
+    run_program: RunProgram, place: str
+) -> None:
+    """What fails while modules are taken apart, greenlet's among them, is met without complaint."""
+    ended = run_program(
+        ENGINE
+        + """
+class Late:
+    def __del__(self):
+        try:
+            asyncio.run(use())
+        except BaseException as exc:
+            import logging
+            logging.getLogger("late").exception("at exit")
+            raise
+import atexit, threading
+place = sys.argv[1]
+attempt()
+if place == "module":
+    kept = Late()
+elif place == "thread":
+    local = threading.local(); local.kept = Late()
+elif place == "atexit":
+    atexit.register(Late().__del__)
+else:
+    kept = [Late()]; kept.append(kept)
+""",
+        place,
+    )
+    assert ended.returncode == 0, ended.output
+    assert "loopsentry failed" not in ended.output
+
+
 def test_titles_survive_without_docstrings(run_program: RunProgram) -> None:
     """Under `python -OO`, which drops docstrings, messages have their titles."""
     ended = run_program(

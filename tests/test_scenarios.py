@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from secrecy import assert_kept
 
 FOLDERS = [Path(__file__).parent / "scenarios"]
 FURTHER = os.environ.get("LOOPSENTRY_TEST_SCENARIOS", "")
@@ -133,8 +134,9 @@ def run(name: str, command: list[str], dsn: str, report: Path) -> Ended:
         )
         if ended.returncode >= 0:
             break
-    lines = report.read_text("utf-8").splitlines() if own and report.exists() else []
-    records = [json.loads(line) for line in lines]
+    told = report.read_text("utf-8") if own and report.exists() else ""
+    assert_kept(ended.stdout, ended.stderr, told)
+    records = [json.loads(line) for line in told.splitlines()]
     return Ended(ended.returncode, ended.stdout, ended.stderr, records)
 
 

@@ -183,6 +183,50 @@ def test_what_another_exception_said_is_not_repeated() -> None:
     assert SECRET.findall(repr(diagnosis)) == []
 
 
+DEBUG_PAGE = """
+import asyncio, logging, os, sys
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+import httpx, loopsentry
+logging.basicConfig(level=logging.DEBUG, stream=sys.stdout)
+engine = create_async_engine(os.environ["DATABASE_URL"])
+async def use():
+    async with AsyncSession(engine) as session:
+        word = os.environ["WORD"]
+        return await session.scalar(text("select cast(:word as text)"), {"word": word})
+async def show(request):
+    return PlainTextResponse(await use())
+asyncio.run(use())
+loopsentry.install(verbose=True)
+application = Starlette(debug=True, routes=[Route("/{name}", show)])
+application.add_middleware(loopsentry.LoopSentryMiddleware)
+async def ask():
+    transport = httpx.ASGITransport(application, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
+        for accept in ("text/html", "text/plain"):
+            answer = await client.get("/" + word, headers={"accept": accept, "x-key": word})
+            print("ANSWER", answer.status_code, answer.text)
+word = os.environ["WORD"]
+print(asyncio.run(ask()))
+"""
+
+
+def test_a_debug_page_shows_the_story_without_secrets(run_program: RunProgram) -> None:
+    """Starlette's pages in debug mode, and the log at DEBUG, show the note and no value."""
+    secret = {"WORD": "S3cr3tWord"}
+    ended = run_program(DEBUG_PAGE, env=secret, under=False)
+    page, text = ended.stdout.split("ANSWER 500 ")[1:]
+    assert "LS101" in page
+    assert "error[LS101]" in text
+    for shown in (page, text):
+        # The statement's parameters are SQLAlchemy's own words.
+        ours = shown.partition("error[LS")[2].partition("original:")[0]
+        assert SECRET.findall(ours) == []
+
+
 HEADLINE = """
 import asyncio, os
 from sqlalchemy import text

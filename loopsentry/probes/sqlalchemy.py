@@ -17,7 +17,6 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import event
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import AdaptedConnection, Connection, Engine, ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
@@ -196,7 +195,7 @@ class _Listeners:
         self.checkout = self._make_checkout()
 
     def pairs(self) -> list[tuple[Any, str, Callable[..., Any]]]:
-        """Target, event and listener, for `event.listen` and `event.remove`."""
+        """Target, event and listener, for `engines.listen`."""
         return [
             (Engine, "do_connect", self.do_connect),
             (Engine, "handle_error", self.handle_error),
@@ -405,8 +404,7 @@ def attach(report: Reporter, registry: Registry) -> Undo:
         attached.callback(registry.on_mode(until_failure(listeners.arm_all)))
         attached.callback(registry.on_lost_birth(listeners.find_birth))
         for target, name, listener in listeners.pairs():
-            event.listen(target, name, listener)
-            attached.callback(event.remove, target, name, listener)
+            attached.callback(engines.listen(target, name, listener))
         return attached.pop_all().close
 
 
