@@ -37,6 +37,8 @@ _ROOTS = _library_roots()
 _user_files: dict[str, bool] = {}
 #: Top-level packages that the shelves declare to be machinery, filled when they are loaded.
 machinery: set[str] = {"loopsentry", "greenlet", "runpy", "importlib", "concurrent", "threading"}
+#: Those of the watched libraries: never the user's, also where a checkout of them is installed.
+libraries: set[str] = set()
 
 
 # Where one thread waits for a coroutine on the loop of another, and in which functions.
@@ -111,7 +113,7 @@ def is_user(frame: FrameType) -> bool:
     filename = frame.f_code.co_filename
     if filename.startswith("<") and not filename.startswith("<frozen"):
         return module_of(frame) == "__main__"
-    return is_user_file(filename)
+    return is_user_file(filename) and module_of(frame).partition(".")[0] not in libraries
 
 
 def is_installed_application(frame: FrameType) -> bool:

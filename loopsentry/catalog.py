@@ -113,6 +113,8 @@ def load_all() -> Shelves:
     _sockets.finders[:] = [p.transport_of for p in probes if hasattr(p, "transport_of")]
     for entry in (*probes, *contexts):
         _frames.machinery.update(getattr(entry, "PACKAGES", ()))
+    for probe in probes:
+        _frames.libraries.update(getattr(probe, "PACKAGES", ()))
     return Shelves(
         probes=probes,
         causes=load_causes(),

@@ -195,11 +195,13 @@ class Watch:
         self, birth: Birth, loops: tuple[LoopRecord, LoopRecord], pool: Any, driver: Any
     ) -> Evidence:
         owner, current = loops
+        sighting = self.registry.sight(driver)
+        label = sighting.label if sighting is not None else f"{_name_of(driver)} connection"
         forked = birth.pid != os.getpid()
         contexts = dict.fromkeys((*current.info.contexts, *owner.info.contexts))
         return Evidence(
             symptoms=(Symptom(kind="foreign-loop", library="loopsentry", type="", text=""),),
-            subject=Subject(kind="connection", label=f"{_name_of(driver)} connection", birth=birth),
+            subject=Subject(kind="connection", label=label, birth=birth),
             owner=owner.snapshot("A"),
             current=replace(current.info, label="B", state="running"),
             same_loop=False,

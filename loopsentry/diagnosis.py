@@ -9,7 +9,17 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from string import Template
 
-from .model import Birth, Diagnosis, Evidence, Fix, LoopInfo, Original, Verdict
+from .model import (
+    Birth,
+    Diagnosis,
+    Evidence,
+    Fix,
+    LoopInfo,
+    Operation,
+    Original,
+    Place,
+    Verdict,
+)
 
 _SURENESS = {"proven": 2, "likely": 1, "undetermined": 0}
 FIXES_OFFERED = 5
@@ -285,6 +295,14 @@ def choose_fixes(evidence: Evidence, cause: str, remedies: Sequence[Remedy]) -> 
     )
 
 
+def _is_elsewhere(other: Operation, used: Place | None) -> bool:
+    """Whether the other operation is in another function of the reader's."""
+    if used is None:
+        return True
+    same_line = (other.file, other.line) == (used.file, used.line)
+    return not same_line and other.place.call != used.call
+
+
 def _names(evidence: Evidence) -> dict[str, str]:
     """The reader's own names, where they are known."""
     engine = evidence.engine.variable if evidence.engine else None
@@ -293,6 +311,6 @@ def _names(evidence: Evidence) -> dict[str, str]:
     return {
         "engine": engine or "engine",
         "function": function,
-        "other": other.place.call if other and other.place.call != function else "the other task",
+        "other": other.place.call if other and _is_elsewhere(other, used) else "the other task",
         **(evidence.face.names if evidence.face is not None else {}),
     }

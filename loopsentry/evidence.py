@@ -16,7 +16,7 @@ from . import _frames
 from ._frames import Site
 from ._wording import excerpt, quote
 from .exceptions import arguments_of, is_a, message_of, traceback_of
-from .holders import find_foreign_task, search_tasks
+from .holders import find_foreign_task, place_waiting_for, search_tasks
 from .incidents import Complaint, Incident, find_incidents
 from .model import (
     Birth,
@@ -325,7 +325,7 @@ class Collector:
     def _place(self, found: Found) -> Place | None:
         """The user's line that did it: on the loop, if there is one, not where that was started.
 
-        A task that only a library started, as `AsyncSession.__aexit__` does to shield its close()
+        A task of a library's coroutine, given to `gather()` or shielded by `AsyncSession.__aexit__`
         (sqlalchemy/ext/asyncio/session.py), has no such line; the task that waits for it has.
         """
         inner, _ = _frames.split_at_loop(found.traced or found.sites)
@@ -335,9 +335,9 @@ class Collector:
             place = _frames.user_place(inner)
         if place is not None:
             return place
-        loop = asyncio._get_running_loop()
-        waiting = search_tasks(loop, found.aliases, waiting=True) if loop else None
-        return waiting.place if waiting is not None else _frames.user_place(outer)
+        running = asyncio._get_running_loop() is not None
+        waiting = place_waiting_for(asyncio.current_task()) if running else None
+        return waiting or _frames.user_place(outer)
 
     # the subject ---------------------------------------------------------------------------
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import partial
 from time import perf_counter
-from types import CoroutineType, FrameType
+from types import CellType, CoroutineType, FrameType
 from typing import Any
 
 from . import _frames
 from ._frames import Site
-from .model import Operation
+from .exceptions import is_a
+from .model import Operation, Place
 
 SEARCH_SECONDS = 0.003
 FRAMES_SEEN = 400
@@ -23,16 +26,12 @@ _NAME = "_scheduled_tasks" if hasattr(asyncio.tasks, "_scheduled_tasks") else "_
 _SCHEDULED: Iterable[asyncio.Task[Any]] = getattr(asyncio.tasks, _NAME, ())
 
 
-def search_tasks(
-    loop: asyncio.AbstractEventLoop, aliases: set[int], *, waiting: bool = False
-) -> Operation | None:
+def search_tasks(loop: asyncio.AbstractEventLoop, aliases: set[int]) -> Operation | None:
     """Find another task of the running loop that has an object in its frames.
 
     Args:
         loop: the loop of this thread; another thread's loop must not be looked at.
         aliases: identities under which the object may stand there.
-        waiting: look for the task that waits for the present one instead, which a library
-            started on its behalf.
 
     Returns:
         What that task does, None if there is none or the time allowed ran out.
@@ -48,17 +47,64 @@ def search_tasks(
         sites = list(_sites_of(task))
         if not _hold(sites, aliases):
             continue
-        place = _frames.user_place(reversed(sites))
-        waits = shielded and sites[-1].code.co_name in _WAITING
-        if place is not None and waits is waiting:
-            return Operation(
-                task=task.get_name(),
-                function=place.function,
-                file=place.file,
-                line=place.line,
-                state="cancelled" if task.cancelling() else "waiting",
-            )
+        place = _frames.user_place(reversed(sites)) or _place_of_call(task, sites[0])
+        if shielded and sites[-1].code.co_name in _WAITING:
+            continue  # it waits for the present task, which a library started on its behalf
+        return Operation(
+            task=task.get_name(),
+            function=place.function,
+            file=place.file,
+            line=place.line,
+            state="cancelled" if task.cancelling() else "waiting",
+        )
     return None
+
+
+def _place_of_call(task: asyncio.Task[Any], outermost: Site) -> Place:
+    """Where a library's coroutine, given to `gather()` as it is, is waited for, and its name."""
+    called = _frames.place_of(outermost)
+    waited = place_waiting_for(task)
+    return replace(waited, function=called.function) if waited is not None else called
+
+
+def place_waiting_for(task: asyncio.Task[Any] | None) -> Place | None:
+    """The user's line in the nearest task that waits for another one, None if none is found."""
+    for _ in range(TASKS_SEEN):
+        task = _waiting_for(task) if task is not None else None
+        if task is None:
+            break
+        place = _frames.user_place(reversed(list(_sites_of(task))))
+        if place is not None:
+            return place
+    return None
+
+
+TASKS_SEEN = 10
+
+
+def _waiting_for(task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
+    """The task that a task will wake when it is done, also through futures in between.
+
+    Callbacks are a task's own method, a TaskGroup's, or functions that close over the next future:
+    `gather`, `shield`, `wait`, before 3.12 `wait_for` (Lib/asyncio/tasks.py, taskgroups.py).
+    """
+    futures: list[Any] = [task]
+    for future in futures:
+        if len(futures) > TASKS_SEEN:
+            break
+        for callback, *_ in getattr(future, "_callbacks", None) or ():
+            waiting = getattr(callback, "__self__", None)
+            waiting = getattr(waiting, "_parent_task", waiting)
+            if is_a(waiting, asyncio.Task) and waiting is not task:
+                return waiting
+            cells = getattr(callback, "__closure__", None) or ()
+            kept = [cell.cell_contents for cell in cells if cell != _EMPTY]
+            kept += callback.args if is_a(callback, partial) else ()
+            futures += [each for each in kept if is_a(each, asyncio.Future) and each is not task]
+    return None
+
+
+_EMPTY = CellType()
 
 
 def _hold(sites: list[Site], aliases: set[int]) -> bool:

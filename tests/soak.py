@@ -38,6 +38,9 @@ from loopsentry import LoopLocalPool
 
 NAME = "soak"
 INSERT = text("insert into soak (number) values (:number)")
+COUNT = "select count(*) from pg_stat_activity where application_name = $1"
+#: Connections allowed over all loops; the busiest phases ask for more.
+MOST = 20
 #: What a plain engine on one loop may meet too, when its server ends connections.
 HONEST = (
     "terminating connection",
@@ -114,7 +117,7 @@ class Soak:
             pool_size=2,
             max_overflow=2,
             pool_pre_ping=options.ping,
-            max_total=60,
+            max_total=MOST,
             # A server that is just going down may accept a connection and never answer.
             connect_args={"server_settings": {"application_name": NAME}, "timeout": 5},
         )
@@ -188,7 +191,25 @@ class Soak:
 
     def at_once(self) -> None:
         """Threads with a loop each, several tasks in each."""
+        stop = threading.Event()
+        most = 0
+
+        async def count() -> None:
+            nonlocal most
+            watcher = await asyncpg.connect(self.dsn)
+            while not stop.is_set():
+                most = max(most, await watcher.fetchval(COUNT, NAME))
+            await watcher.close()
+
+        counter = threading.Thread(target=asyncio.run, args=(count(),))
+        counter.start()
         self.in_threads(lambda: self.run(self.write_at_once(self.sizes.rounds, self.sizes.tasks)))
+        stop.set()
+        counter.join()
+        print(f"  {most} backends at most;", end=" ")
+        # The server counts one that is just ending for a moment longer than the pool does.
+        if most > MOST + 1:
+            self.ledger.failures[f"{most} backends at once, where {MOST} were allowed"] += 1
 
     def in_threads(self, work: Callable[[], None]) -> None:
         """Do the same in all threads."""
@@ -227,6 +248,28 @@ class Soak:
                 await self.write()
 
         self.in_threads(lambda: self.run(cancel_some()))
+
+    def disposed(self) -> None:
+        """An engine that other threads dispose while its loops come and go."""
+        stop = threading.Event()
+
+        async def dispose() -> None:
+            while not stop.is_set():
+                await self.engine.dispose()
+                self.engine.sync_engine.dispose()
+                await asyncio.sleep(random.random() * 0.01)
+
+        def write() -> None:
+            for _ in range(self.sizes.rounds):
+                self.run(self.write_at_once(2, self.sizes.tasks))
+
+        disposers = [threading.Thread(target=self.run, args=(dispose(),)) for _ in range(2)]
+        for disposer in disposers:
+            disposer.start()
+        self.in_threads(write)
+        stop.set()
+        for disposer in disposers:
+            disposer.join()
 
     def cut_off(self) -> None:
         """A server that terminates backends, and is restarted, in between."""
@@ -300,9 +343,7 @@ class Soak:
         connection = await asyncpg.connect(self.dsn)
         rows = Counter(row["number"] for row in await connection.fetch("select * from soak"))
         for _ in range(40):
-            left = await connection.fetchval(
-                "select count(*) from pg_stat_activity where application_name = $1", NAME
-            )
+            left = await connection.fetchval(COUNT, NAME)
             if not left:
                 break
             await asyncio.sleep(0.05)
@@ -364,6 +405,7 @@ def main() -> int:
             soak.one_after_another,
             soak.at_once,
             soak.cancelled,
+            soak.disposed,
             soak.closed_too_early,
             soak.cut_off,
             soak.forked,

@@ -40,7 +40,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "guard": frozenset({"_safely", "_sockets", "mismatch", "model", "registry"}),
     "_sockets": NOTHING,
     "incidents": frozenset({"model", "exceptions", "_frames"}),
-    "holders": frozenset({"model", "registry", "_frames"}),
+    "holders": frozenset({"exceptions", "model", "registry", "_frames"}),
     "siblings": frozenset({"model", "registry", "_frames", "exceptions"}),
     "roles": frozenset({"model", "registry", "_frames"}),
     "stages": frozenset({"model", "_frames"}),

@@ -247,6 +247,8 @@ class _Listeners:
             opening = self.registry.openings.get(target) if isinstance(target, Session) else None
             if opening is not None:
                 opening.ended = datetime.now(UTC)
+            if isinstance(target, Engine):  # one with a creator of its own tells no do_connect
+                self.registry.engines.add(target)
 
     def _owner_reference(self, driver_connection: Any) -> Callable[[], Any]:
         """A call that gives the loop a connection is bound to, or the running one if to none."""
