@@ -35,6 +35,8 @@ TARGETS: dict[str, tuple[str, float]] = {
     "statement": ("ratio", 1.02),
     "session": ("ratio", 1.02),
     "request": ("difference", 0.3),
+    "log record": ("difference", 0.5),
+    "asyncio.run": ("difference", 60.0),
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -16,7 +18,14 @@ ASGIApp = Callable[..., Awaitable[None]]
 
 #: Operations in a batch, by measure. The clock is read once for a batch: long enough that the
 #: clock does not matter, short enough that most batches are not disturbed by other programs.
-SIZES = {"checkout": 1_000, "statement": 100, "session": 30, "request": 10_000}
+SIZES = {
+    "checkout": 1_000,
+    "statement": 100,
+    "session": 30,
+    "request": 10_000,
+    "log record": 2_000,
+    "asyncio.run": 50,
+}
 
 
 def batches(engine: AsyncEngine, app: ASGIApp) -> dict[str, Batch]:
@@ -26,6 +35,8 @@ def batches(engine: AsyncEngine, app: ASGIApp) -> dict[str, Batch]:
         "statement": execute_statement(engine),
         "session": open_session(engine),
         "request": call(app),
+        "log record": write_record(),
+        "asyncio.run": run_loops(),
     }
 
 
@@ -62,6 +73,36 @@ def open_session(engine: AsyncEngine) -> Batch:
         for _ in range(times):
             async with AsyncSession(engine) as session:
                 await session.execute(statement)
+
+    return batch
+
+
+def write_record() -> Batch:
+    """Log a line without an exception, to nowhere."""
+    logger = logging.getLogger("benchmarks")
+    logger.addHandler(logging.NullHandler())
+    logger.propagate = False
+    logger.setLevel(logging.INFO)
+
+    async def batch(times: int) -> None:
+        for number in range(times):
+            logger.info("line %d", number)
+
+    return batch
+
+
+def run_loops() -> Batch:
+    """Run a coroutine that does nothing with `asyncio.run`, in a thread of its own."""
+
+    async def nothing() -> None:
+        pass
+
+    def work(times: int) -> None:
+        for _ in range(times):
+            asyncio.run(nothing())
+
+    async def batch(times: int) -> None:
+        await asyncio.to_thread(work, times)
 
     return batch
 

@@ -129,6 +129,17 @@ def is_installed_application(frame: FrameType) -> bool:
     )
 
 
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The running loop of this thread, if any."""
+    return asyncio._get_running_loop()
+
+
+def task_name() -> str | None:
+    """Name of the current task, None outside tasks."""
+    task = asyncio.current_task() if running_loop() is not None else None
+    return task.get_name() if task is not None else None
+
+
 def walk_live(start: FrameType | None = None) -> Iterator[Site]:
     """Yield the present stack from the caller outwards, across greenlet switches.
 

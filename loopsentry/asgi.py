@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -38,19 +37,22 @@ class LoopSentryMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the application; on an exception, explain it and let it go on."""
         known = self._known()
-        if known is None or known is not current():
+        if known is None or not known.live:
             self._meet_installation()
-        request = _Request(scope)
-        token = _request.set(request)
+        # A list, and no context manager below: both are on the path of every request.
+        going_on = [scope]
+        token = _request.set(going_on)
         try:
             await self.app(scope, receive, send)
         except Exception as exc:
             _examine(exc, scope)
             raise
         finally:
-            request.scope = None
-            with suppress(ValueError):  # closed from another context than it was begun in
+            going_on.clear()
+            try:  # noqa: SIM105 - three times faster than suppress()
                 _request.reset(token)
+            except ValueError:  # closed from another context than it was begun in
+                pass
 
     def _meet_installation(self) -> None:
         """Install if nobody has; let diagnoses that are made below know of the request."""
@@ -63,20 +65,10 @@ class LoopSentryMiddleware:
             _tell_surroundings(installation)
 
 
-class _Request:
-    """What is going on, while it goes on.
-
-    Contexts are copied, into tasks and by connections that outlive the request; whatever stands in
-    a variable lives as long as they do. So the scope, with all the program's state, is let go of.
-    """
-
-    __slots__ = ("scope",)
-
-    def __init__(self, scope: Scope | None) -> None:
-        self.scope = scope
-
-
-_request: ContextVar[_Request | None] = ContextVar("loopsentry.request", default=None)
+#: The scope of the request that is going on, while it goes on. Contexts are copied, into tasks and
+#: by connections that outlive the request, and whatever stands in a variable lives as long as they
+#: do: the list is emptied at the request's end, so that the program's state is let go of.
+_request: ContextVar[list[Scope] | None] = ContextVar("loopsentry.request", default=None)
 _told: weakref.WeakSet[Installation] = weakref.WeakSet()
 
 
@@ -88,8 +80,8 @@ def _tell_surroundings(installation: Installation) -> None:
 
 
 def _describe_current() -> dict[str, str] | None:
-    request = _request.get()
-    return describe_scope(request.scope) if request is not None and request.scope else None
+    going_on = _request.get()
+    return describe_scope(going_on[0]) if going_on else None
 
 
 @safely

@@ -24,6 +24,7 @@ from ._frames import (
     describe_all,
     is_user,
     place_of,
+    task_name,
     user_place,
     user_stack,
     walk_live,
@@ -206,7 +207,7 @@ class Watch:
             current=replace(current.info, label="B", state="running"),
             same_loop=False,
             owner_alive=state_of(owner.reference(), owner.info.pid) != "closed",
-            task=_task_name(),
+            task=task_name(),
             operation="connect",
             phase="connect",
             stage="ping",
@@ -313,11 +314,6 @@ def _who(framework: Any) -> str | None:
     """The fixture, or else the test, route or task that something happened in."""
     keys = ("fixture", "test", "route", "task")
     return next((framework[key] for key in keys if key in framework), None) if framework else None
-
-
-def _task_name() -> str | None:
-    task = asyncio.current_task() if asyncio._get_running_loop() is not None else None
-    return task.get_name() if task is not None else None
 
 
 # loops -------------------------------------------------------------------------------------

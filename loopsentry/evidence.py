@@ -16,7 +16,7 @@ from . import _frames
 from ._frames import Site
 from ._wording import excerpt, quote
 from .exceptions import arguments_of, is_a, message_of, traceback_of
-from .holders import find_foreign_task, place_waiting_for, search_tasks
+from .holders import find_foreign_task, place_here, search_tasks
 from .incidents import Complaint, Incident, find_incidents
 from .model import (
     Birth,
@@ -194,7 +194,7 @@ class Collector:
             nowhere=_thread_of(found, clue) if happened.known and current is None else None,
             used_at=self._place(found),
             stack=_frames.user_stack(found.sites),
-            task=_task_name(),
+            task=_frames.task_name(),
             operation=operation,
             phase=phase_of(operation, found.library, clue),
             stage=stage_of(found.library, operation),
@@ -329,15 +329,7 @@ class Collector:
         (sqlalchemy/ext/asyncio/session.py), has no such line; the task that waits for it has.
         """
         inner, _ = _frames.split_at_loop(found.traced or found.sites)
-        place = _frames.user_place(inner or found.sites)
-        if place is None:
-            inner, outer = _frames.split_at_loop(found.sites)
-            place = _frames.user_place(inner)
-        if place is not None:
-            return place
-        running = asyncio._get_running_loop() is not None
-        waiting = place_waiting_for(asyncio.current_task()) if running else None
-        return waiting or _frames.user_place(outer)
+        return _frames.user_place(inner or found.sites) or place_here(found.sites)
 
     # the subject ---------------------------------------------------------------------------
 
@@ -366,16 +358,19 @@ class Collector:
     def _client(self, found: Found, current: Any) -> Sighting | None:
         """Another library's client, known by its stream or by the closed loop that refused it."""
         package = _package_called(found.library)
-        streams = (s.loop for s in found.sightings if s.kind == "client")
-        loops = [loop for loop in (*streams, _refusing_loop(found)) if _frames.is_loop(loop)]
+        streams = [s for s in found.sightings if s.kind == "client"]
+        said = (*(s.loop for s in streams), _refusing_loop(found))
+        loops = [loop for loop in said if _frames.is_loop(loop)]
         foreign = next((loop for loop in loops if loop is not current), None)
         if package is None or foreign is None or current is None:
             return None
+        opened = (s.target for s in streams if s.loop is foreign)
+        known = (target for target in opened if self.registry.birth_of(target) is not None)
         return Sighting(
             kind="client",
             label=f"{package} client",
             library=package,
-            target=found.incident,
+            target=next(known, found.incident),
             loop=foreign,
         )
 
@@ -565,13 +560,6 @@ def _thread_of(found: Found, clue: Clue) -> str:
     if clue.live or found.incident.segment >= found.incident.traced:
         return threading.current_thread().name
     return "of a worker"
-
-
-def _task_name() -> str | None:
-    if asyncio._get_running_loop() is not None:
-        task = asyncio.current_task()
-        return task.get_name() if task else None
-    return None
 
 
 def _original(symptom: Symptom) -> Original:

@@ -8,12 +8,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
-from types import CellType, CoroutineType, FrameType
+from types import (
+    BuiltinMethodType,
+    CellType,
+    CoroutineType,
+    FrameType,
+    FunctionType,
+    MethodType,
+)
 from typing import Any
 
 from . import _frames
 from ._frames import Site
-from .exceptions import is_a
+from .exceptions import is_a, text_of
 from .model import Operation, Place
 
 SEARCH_SECONDS = 0.003
@@ -79,6 +86,21 @@ def place_waiting_for(task: asyncio.Task[Any] | None) -> Place | None:
     return None
 
 
+def place_here(sites: list[Site]) -> Place | None:
+    """The user's line that the present task works for: its own, or of the one that waits for it.
+
+    Args:
+        sites: the present stack, the innermost first.
+    """
+    inner, outer = _frames.split_at_loop(sites)
+    running = _frames.running_loop() is not None
+    return (
+        _frames.user_place(inner)
+        or (place_waiting_for(asyncio.current_task()) if running else None)
+        or _frames.user_place(outer)
+    )
+
+
 TASKS_SEEN = 10
 
 
@@ -86,24 +108,50 @@ def _waiting_for(task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
     """The task that a task will wake when it is done, also through futures in between.
 
     Callbacks are a task's own method, a TaskGroup's, or functions that close over the next future:
-    `gather`, `shield`, `wait`, before 3.12 `wait_for` (Lib/asyncio/tasks.py, taskgroups.py).
+    `gather`, `shield`, `wait`, before 3.12 `wait_for` (Lib/asyncio/tasks.py, taskgroups.py);
+    anyio's groups likewise.
     """
     futures: list[Any] = [task]
     for future in futures:
         if len(futures) > TASKS_SEEN:
             break
         for callback, *_ in getattr(future, "_callbacks", None) or ():
-            waiting = getattr(callback, "__self__", None)
-            waiting = getattr(waiting, "_parent_task", waiting)
-            if is_a(waiting, asyncio.Task) and waiting is not task:
-                return waiting
-            cells = getattr(callback, "__closure__", None) or ()
-            kept = [cell.cell_contents for cell in cells if cell != _EMPTY]
-            kept += callback.args if is_a(callback, partial) else ()
-            futures += [each for each in kept if is_a(each, asyncio.Future) and each is not task]
+            for each in _closed_over(callback):
+                if is_a(each, asyncio.Task) and each is not task:
+                    return each
+                if is_a(each, asyncio.Future) and each is not task:
+                    futures.append(each)
     return None
 
 
+def _closed_over(callback: Any) -> Iterator[Any]:
+    """What a callback of asyncio's or anyio's will act upon; of a task group, who waits in it.
+
+    The program's own callbacks may act upon anything: they are not looked into.
+    """
+    if is_a(callback, partial):
+        yield from callback.args if _is_known(callback.func) else ()
+    elif is_a(callback, FunctionType):
+        cells = callback.__closure__ or () if _is_known(callback) else ()
+        yield from (_waits_in(cell.cell_contents) for cell in cells if cell != _EMPTY)
+    elif is_a(callback, MethodType) or is_a(callback, BuiltinMethodType):
+        yield _waits_in(callback.__self__)
+
+
+def _is_known(function: Any) -> bool:
+    name = function.__module__ if is_a(function, FunctionType) else ""
+    return text_of(name).startswith(_GROUPS)
+
+
+def _waits_in(target: Any) -> Any:
+    """The task that waits in a task group; anything else is given as it is."""
+    if not text_of(type(target).__module__).startswith(_GROUPS):
+        return target
+    scope = getattr(target, "cancel_scope", None)  # anyio/_backends/_asyncio.py: TaskGroup
+    return getattr(target, "_parent_task", None) or getattr(scope, "_host_task", None) or target
+
+
+_GROUPS = ("asyncio.", "anyio.")
 _EMPTY = CellType()
 
 

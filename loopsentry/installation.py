@@ -38,6 +38,7 @@ class Installation:
         self.examiner.options = options
         self.examiner.subscribers = _subscribers
         self._attached = ExitStack()
+        self.live = True
 
     def attach(self, environment: Mapping[str, str]) -> None:
         """Listen to the libraries and to the places where exceptions surface."""
@@ -63,6 +64,7 @@ class Installation:
 
     def detach(self) -> None:
         """Undo everything, the last first; what cannot be undone does not keep the rest."""
+        self.live = False
         try:
             self._attached.close()
         except Exception:

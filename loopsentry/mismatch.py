@@ -12,8 +12,9 @@ class LoopMismatchError(RuntimeError):
     """A connection was about to be used on an event loop that does not own it; nothing was sent.
 
     Raised with `on_mismatch="raise"`, when a connection of another loop is taken out of its pool,
-    also with `pool_pre_ping`. The connection is closed, so that the next one that is taken out is a
-    new one. Its text and its note say which loops and what to do.
+    also with `pool_pre_ping`. A connection of an engine is closed, so that the next one that is
+    taken out is a new one; a pool of asyncpg's own refuses each time (Python 3.12). Its text and
+    its note say which loops and what to do.
 
     Attributes:
         diagnosis: what is known about it; None only if loopsentry itself failed.

@@ -108,6 +108,7 @@ class Registry:
         self.on_mismatch = "annotate"
         self._describers: list[Describer] = []
         self._loop_listeners: list[Callable[[AbstractEventLoop], None]] = []
+        self._start_listeners: list[Callable[[], None]] = []
         self._logger_listeners: list[Callable[[str], None]] = []
         self._mode_listeners: list[Callable[[], None]] = []
         self._birth_finders: list[Callable[[Any], Birth | None]] = []
@@ -118,6 +119,9 @@ class Registry:
         )
         self.loop_records: OrderedDict[int, LoopRecord] = OrderedDict()
         self.starts: Counter[tuple[str | None, Place | None]] = Counter()
+        self.started: weakref.WeakKeyDictionary[AbstractEventLoop, LoopInfo] = (
+            weakref.WeakKeyDictionary()
+        )
         self.births: weakref.WeakKeyDictionary[Any, Birth] = weakref.WeakKeyDictionary()
         self.families: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         self.engines: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -142,6 +146,10 @@ class Registry:
     def on_loop(self, listener: Callable[[AbstractEventLoop], None]) -> Undo:
         """Call back with each loop when it is first met."""
         return _listen(self._loop_listeners, listener)
+
+    def on_start(self, listener: Callable[[], None]) -> Undo:
+        """Call back each time a loop is started for the first time, before anything runs on it."""
+        return _listen(self._start_listeners, listener)
 
     def on_logger(self, listener: Callable[[str], None]) -> Undo:
         """Call back with the name of each pool's logger, the known ones' at once."""
@@ -176,19 +184,41 @@ class Registry:
         known = self.loops.get(loop)
         return self._record_loop(loop, self.recognise(stack())) if known is None else known
 
-    def _record_loop(self, loop: AbstractEventLoop, info: LoopInfo) -> LoopRecord:
+    def start(self, loop: AbstractEventLoop, describe: Callable[[], LoopInfo]) -> None:
+        """Remember who starts a loop that is about to run, until it is met or collected."""
+        known = self.started.get(loop)
+        if known is None or known.started_by is None:
+            for listener in list(self._start_listeners):
+                listener()
+            info = replace(describe(), thread=threading.current_thread().name)
+            self.started[loop] = self._number(info)
+
+    def _number(self, info: LoopInfo) -> LoopInfo:
+        """Count a loop of this starter."""
+        if info.started_by is None:
+            return info
         start = (info.runner, info.started_by)
-        run = None
-        if info.started_by is not None:
-            self.starts[start] += 1
-            run = self.starts[start]
+        self.starts[start] += 1
+        return replace(info, run=self.starts[start])
+
+    def _with_start(self, loop: AbstractEventLoop, info: LoopInfo) -> LoopInfo:
+        """What a stack tells of a loop, and where that is silent what its start told."""
+        start = self.started.get(loop)
+        if start is None or (info.started_by not in (None, start.started_by)):
+            return self._number(info)
+        return replace(
+            start,
+            runner=info.runner or start.runner,
+            scope=info.scope or start.scope,
+            contexts=tuple(dict.fromkeys((*info.contexts, *start.contexts))),
+            followed=info.followed or start.followed,
+        )
+
+    def _record_loop(self, loop: AbstractEventLoop, info: LoopInfo) -> LoopRecord:
+        info = self._with_start(loop, info)
+        here = threading.current_thread().name if loop is _get_running_loop() else info.thread
         info = replace(
-            info,
-            id=next(self.serials),
-            kind=kind_of(loop),
-            run=run,
-            pid=os.getpid(),
-            thread=threading.current_thread().name if loop is _get_running_loop() else "",
+            info, id=next(self.serials), kind=kind_of(loop), pid=os.getpid(), thread=here
         )
         record = LoopRecord(info, weakref.ref(loop))
         self.loops[loop] = record

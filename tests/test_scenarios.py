@@ -75,7 +75,8 @@ class Ended:
             return (self.returncode, *COUNTS.findall(self.stdout))
         shown = LINK.sub("", self.stderr).splitlines()
         lines = [found[0] for line in shown if (found := TYPE_LINE.match(line))]
-        texts = (self.stdout, *lines[-1:])
+        # What a program that ends well prints of exceptions is its log, in which pools' are folded.
+        texts = (self.stdout, *(lines[-1:] if self.returncode else ()))
         return (self.returncode, *(CHANGING.sub("?", text) for text in texts))
 
 

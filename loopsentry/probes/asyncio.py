@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import asyncio.selector_events
 import re
+import threading
+from types import FrameType
 from typing import Any
 
-from loopsentry._frames import raised_outside
+from loopsentry._frames import (
+    describe_all,
+    first_argument,
+    raised_outside,
+    task_name,
+    user_stack,
+    variables_in,
+    walk_live,
+)
+from loopsentry._monitoring import on_start
+from loopsentry._sockets import layers_of
 from loopsentry._wording import LONGEST
 from loopsentry.exceptions import type_name_of
-from loopsentry.model import ObjectKind, Sighting, Symptom, SymptomKind
+from loopsentry.holders import place_here
+from loopsentry.model import ObjectKind, Reporter, Sighting, Symptom, SymptomKind
+from loopsentry.registry import Registry, Undo
 
 PACKAGES = ("asyncio", "uvloop", "nest_asyncio")
 # What came from another process is raised by `concurrent.futures`.
@@ -102,7 +117,9 @@ def sight(target: Any) -> Sighting | None:
         )
     if issubclass(type(target), _STREAMS):
         loop = getattr(target, "_loop", None)
-        return Sighting(kind="client", label="stream", library="asyncio", target=target, loop=loop)
+        # The transport at the bottom is what was heard of when it was made.
+        bottom = (layers_of(target) or [target])[-1]
+        return Sighting(kind="client", label="stream", library="asyncio", target=bottom, loop=loop)
     return None
 
 
@@ -114,3 +131,38 @@ _STREAMS = (
     asyncio.StreamReaderProtocol,
     asyncio.BaseTransport,
 )
+
+
+# where sockets are opened --------------------------------------------------------------------
+
+
+def attach(_report: Reporter, registry: Registry) -> Undo:
+    """Hear of each connection that a client of some library opens on asyncio's own loop.
+
+    From Python 3.12, not on uvloop, whose transports are compiled (Lib/asyncio/selector_events.py).
+
+    Returns:
+        What ends that.
+    """
+
+    def is_made(frame: FrameType) -> None:
+        given = variables_in(frame)
+        if given.get("server") is not None:
+            return  # accepted by a server: of those there are many, and nobody keeps them
+        sites = list(walk_live(frame))
+        place = place_here(sites)
+        if place is None:
+            return
+        loop = registry.meet(given.get("loop"), lambda: describe_all(sites))
+        birth = registry.new_birth(
+            "client",
+            loop.info.id if loop else None,
+            place=place,
+            task=task_name(),
+            thread=threading.current_thread().name,
+            stack=user_stack(sites),
+        )
+        registry.bear(first_argument(frame), birth)
+
+    kind = getattr(asyncio.selector_events, "_SelectorSocketTransport", None)
+    return on_start(getattr(kind, "__init__", None), is_made)

@@ -1,14 +1,33 @@
-"""asyncpg: its complaints, and what its connections and pools say of their own loop."""
+"""asyncpg: its complaints, what its objects say of their own loop, and where they are made."""
 
 from __future__ import annotations
 
 import sys
-from types import TracebackType
+import threading
+import weakref
+from contextlib import ExitStack
+from types import FrameType, TracebackType
 from typing import Any
 
-from loopsentry._frames import raised_outside
+from loopsentry._frames import (
+    Site,
+    describe_all,
+    first_argument,
+    module_of,
+    raised_outside,
+    running_loop,
+    task_name,
+    user_place,
+    user_stack,
+    variables_in,
+    walk_live,
+)
+from loopsentry._monitoring import on_return, on_start
 from loopsentry.exceptions import type_name_of
-from loopsentry.model import Sighting, Symptom, SymptomKind
+from loopsentry.holders import place_here
+from loopsentry.mismatch import LoopMismatchError
+from loopsentry.model import Birth, Clue, ObjectKind, Reporter, Sighting, Symptom, SymptomKind
+from loopsentry.registry import Registry, Undo
 
 PACKAGES = ("asyncpg",)
 OPERATIONS = ("asyncpg.connection", "asyncpg.pool", "asyncpg.transaction", "asyncpg.cursor")
@@ -85,7 +104,7 @@ def sight(target: Any) -> Sighting | None:
             loop=getattr(target, "_loop", None),
             closed=target.is_closed(),
         )
-    if issubclass(type(target), asyncpg.pool.Pool):
+    if is_pool(target):
         return Sighting(
             kind="pool",
             label="asyncpg pool",
@@ -93,4 +112,106 @@ def sight(target: Any) -> Sighting | None:
             target=target,
             loop=getattr(target, "_loop", None),
         )
+    return None
+
+
+def is_pool(target: Any) -> bool:
+    """Whether an object is a pool of asyncpg's own."""
+    asyncpg = sys.modules.get("asyncpg")
+    return asyncpg is not None and issubclass(type(target), asyncpg.pool.Pool)
+
+
+# where they are made and taken ---------------------------------------------------------------
+
+
+def attach(report: Reporter, registry: Registry) -> Undo:
+    """Hear of connections, pools, and connections taken out of pools (Python 3.12).
+
+    asyncpg is never imported for this: it is listened to from the first loop's start after which it
+    is there (asyncpg/connection.py, pool.py: PoolConnectionHolder).
+
+    Returns:
+        What ends that.
+    """
+    heard = _Heard(report, registry)
+    attached = ExitStack()
+
+    def begin() -> None:
+        asyncpg = sys.modules.get("asyncpg")
+        if asyncpg is not None and not heard.begun:
+            heard.begun = True
+            attached.callback(on_start(asyncpg.Connection.__init__, heard.connection_is_made))
+            attached.callback(on_return(asyncpg.Pool._initialize, heard.pool_is_ready))
+            holder = asyncpg.pool.PoolConnectionHolder
+            attached.callback(on_start(holder.acquire, heard.is_taken))
+
+    begin()
+    attached.callback(registry.on_start(begin))
+    attached.callback(registry.on_lost_birth(heard.find_pool))
+    return attached.close
+
+
+class _Heard:
+    """What asyncpg is heard to do."""
+
+    def __init__(self, report: Reporter, registry: Registry) -> None:
+        self.report = report
+        self.registry = registry
+        self.begun = False
+        self.pools: weakref.WeakKeyDictionary[Any, Birth] = weakref.WeakKeyDictionary()
+
+    def connection_is_made(self, frame: FrameType) -> None:
+        """Remember where a connection is opened; SQLAlchemy's pool may know more a moment later."""
+        birth = self._birth("connection", variables_in(frame).get("loop"), list(walk_live(frame)))
+        self.registry.bear(first_argument(frame), birth)
+
+    def pool_is_ready(self, frame: FrameType) -> None:
+        """Remember where a pool was opened, by its queue: a pool takes no weak reference."""
+        pool = first_argument(frame)
+        self.pools[pool._queue] = self._birth("pool", pool._loop, list(walk_live(frame)))
+
+    def find_pool(self, target: Any) -> Birth | None:
+        """Where a pool was opened."""
+        queue = getattr(target, "_queue", None) if is_pool(target) else None
+        return self.pools.get(queue) if queue is not None else None
+
+    def _birth(self, kind: ObjectKind, loop: Any, sites: list[Site]) -> Birth:
+        known = self.registry.meet(loop, lambda: describe_all(sites))
+        return self.registry.new_birth(
+            kind,
+            known.info.id if known else None,
+            place=place_here(sites),
+            task=task_name(),
+            thread=threading.current_thread().name,
+            family=self.registry.family_of(_queue_in(sites)),
+            stack=user_stack(sites),
+        )
+
+    def is_taken(self, frame: FrameType) -> Exception | None:
+        """Note a connection taken out on another loop; refuse it where that is asked for."""
+        holder = first_argument(frame)
+        running = running_loop()
+        pool = getattr(holder, "_pool", None)
+        if running is None or getattr(pool, "_loop", running) is running:
+            return None
+        sites = list(walk_live(frame))
+        loop = self.registry.meet(running, lambda: describe_all(sites))
+        connection = getattr(holder, "_con", None)
+        target = connection if connection is not None else pool
+        birth = self.registry.birth_of(target)
+        if birth is not None and loop is not None:
+            self.registry.note_crossing(birth, loop.info.id, user_place(sites))
+        if self.registry.on_mismatch != "raise":
+            return None
+        error = LoopMismatchError("this pool belongs to another event loop; nothing was sent")
+        clue = Clue(target=target, birth=birth, live=True, action="raised")
+        error.diagnosis = self.report(error, clue)
+        return error
+
+
+def _queue_in(sites: list[Site]) -> Any:
+    """The queue of the pool for which a connection is being opened, if it is for one."""
+    for site in sites:
+        if module_of(site.frame) == "asyncpg.pool":
+            return getattr(getattr(first_argument(site.frame), "_pool", None), "_queue", None)
     return None

@@ -31,6 +31,8 @@ from loopsentry._frames import (
     is_user,
     module_of,
     raised_outside,
+    running_loop,
+    task_name,
     thread_of,
     user_place,
     user_stack,
@@ -40,6 +42,7 @@ from loopsentry._frames import (
 from loopsentry._safely import until_failure
 from loopsentry.exceptions import type_name_of
 from loopsentry.guard import Guard
+from loopsentry.holders import place_here
 from loopsentry.model import (
     Birth,
     Clue,
@@ -211,7 +214,7 @@ class _Listeners:
             return
         sites, loop = self._stack()
         opening = Opening(
-            place=user_place(sites),
+            place=place_here(sites),
             task=task_name(),
             loop=loop.info.id if loop else None,
             started=datetime.now(UTC),
@@ -233,7 +236,7 @@ class _Listeners:
         birth = self.registry.new_birth(
             "connection",
             loop.info.id if loop else None,
-            place=user_place(sites),
+            place=place_here(sites),
             task=task_name(),
             thread=threading.current_thread().name,
             family=self.registry.family_of(pool),
@@ -418,14 +421,6 @@ def pool_of(record: Any) -> Any:
     return getattr(record, "_ConnectionRecord__pool", None)
 
 
-def task_name() -> str | None:
-    """Name of the current task, None outside tasks."""
-    if _anywhere() is None:
-        return None
-    task = asyncio.current_task()
-    return task.get_name() if task else None
-
-
 def _library_arguments(sites: list[Site]) -> Iterator[Any]:
     """The first arguments of library frames; the user's frames are left untouched."""
     for site in sites:
@@ -446,8 +441,3 @@ def _innermost_engine(sites: list[Site]) -> Engine | None:
 
 def _engine_here() -> Engine | None:
     return _innermost_engine(list(walk_live(sys._getframe(1))))
-
-
-def running_loop() -> asyncio.AbstractEventLoop | None:
-    """The running loop of this thread, if any."""
-    return _anywhere()

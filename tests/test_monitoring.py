@@ -1,0 +1,254 @@
+"""What is heard of starts and births without replacing a function, on Python 3.12 and newer."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import loopsentry
+from loopsentry import _monitoring, installation
+
+if TYPE_CHECKING:
+    from conftest import RunProgram
+
+monitoring: Any = getattr(sys, "monitoring", None)
+needs_monitoring = pytest.mark.skipif(
+    monitoring is None, reason="sys.monitoring came with Python 3.12"
+)
+
+LOCK = """
+import asyncio, sys, threading, time
+import loopsentry
+loopsentry.install()
+lock = asyncio.Lock()
+async def work():
+    async with lock:
+        await asyncio.sleep(0.01)
+async def twice():
+    await asyncio.gather(work(), work())
+def first(): {first}
+def second(): {second}
+first()
+try: second()
+except RuntimeError as exc:
+    told = loopsentry.diagnose(exc)
+    for loop in told.owner_loop, told.current_loop:
+        print(loop.kind, loop.runner, loop.started_by.function, loop.run, loop.thread)
+"""
+
+
+THREAD = """
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True, name="own").start()
+    asyncio.run_coroutine_threadsafe(twice(), loop).result()
+"""
+
+
+@needs_monitoring
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (
+            "asyncio.run(twice())",
+            "asyncio.run(twice())",
+            ["asyncio asyncio.run first 1 MainThread", "asyncio asyncio.run second 1 MainThread"],
+        ),
+        (
+            "asyncio.new_event_loop().run_until_complete(twice())",
+            "asyncio.Runner().run(twice())",
+            [
+                "asyncio run_until_complete first 1 MainThread",
+                "asyncio asyncio.run second 1 MainThread",
+            ],
+        ),
+        (
+            "import uvloop; uvloop.run(twice())",
+            "asyncio.run(twice())",
+            ["uvloop uvloop.run first 1 MainThread", "asyncio asyncio.run second 1 MainThread"],
+        ),
+        (
+            THREAD,
+            "asyncio.run(twice())",
+            ["asyncio run_forever first 1 own", "asyncio asyncio.run second 1 MainThread"],
+        ),
+    ],
+    ids=["asyncio", "runner", "uvloop", "thread"],
+)
+def test_both_starters_are_named(
+    run_program: RunProgram, first: str, second: str, expected: list[str]
+) -> None:
+    """A lock has no connection, and yet both of its loops are known with who started them."""
+    if "uvloop" in first:
+        pytest.importorskip("uvloop", reason="uvloop is not made for this platform")
+    ended = run_program(LOCK.format(first=first, second=second), under=False)
+    assert ended.stdout.splitlines() == expected, ended.output
+
+
+RAW = """
+import asyncio, os, sys
+import loopsentry
+loopsentry.install(on_mismatch=sys.argv[1])
+import asyncpg
+pool = None
+async def start():
+    global pool
+    pool = await asyncpg.create_pool(os.environ["SCENARIO_DSN"], min_size=0, max_size=2)
+    await pool.fetchval("select 1")
+async def use():
+    return await pool.fetchval("select 1")
+def first(): asyncio.run(start())
+def second(): asyncio.run(use())
+first()
+for _ in range(2):
+    try: second()
+    except Exception as exc:
+        told = loopsentry.diagnose(exc)
+        print(type(exc).__name__, told.code, told.certainty, told.object.kind, told.data,
+              told.object.birth.place.function, told.owner_loop.started_by.function)
+"""
+
+
+@needs_monitoring
+def test_a_raw_pools_connections_are_known(run_program: RunProgram) -> None:
+    """A connection and a pool of asyncpg's own are told with where they were opened."""
+    shown = run_program(RAW, "annotate", under=False).stdout.splitlines()
+    assert len(shown) == 2
+    for line in shown:
+        name, code, certainty, _, _, opened, starter = line.split()
+        assert name != "LoopMismatchError"
+        assert (code, certainty, opened, starter) == ("LS101", "proven", "start", "first")
+
+
+@needs_monitoring
+def test_a_raw_pools_crossing_is_stopped(run_program: RunProgram) -> None:
+    """In mode raise nothing is sent on a raw pool's connection, each time."""
+    shown = run_program(RAW, "raise", under=False).stdout.splitlines()
+    line = "LoopMismatchError LS101 proven connection not-sent start first"
+    assert shown == [line, line]
+
+
+@needs_monitoring
+def test_a_late_import_is_heard_from_the_next_loop_on(run_program: RunProgram) -> None:
+    """No driver is imported for this; asyncpg is heard once the program has imported it."""
+    program = RAW.replace("import asyncpg\n", "assert 'asyncpg' not in sys.modules\n").replace(
+        "def first(): ", "def first():\n    global asyncpg\n    import asyncpg\n    "
+    )
+    assert "asyncpg" not in program.partition("def first")[0].replace("asyncpg.create", "").replace(
+        "'asyncpg' not in", ""
+    )
+    shown = run_program(program, "raise", under=False).stdout.splitlines()
+    assert [line.split()[0] for line in shown] == ["LoopMismatchError"] * 2
+
+
+# the tool --------------------------------------------------------------------------------------
+
+
+def called(number: int) -> int:
+    """Be watched."""
+    return number + 1
+
+
+@needs_monitoring
+def test_a_call_is_heard_until_that_is_undone() -> None:
+    """Start and return of one function are heard, and the tool id is given back at the end."""
+    heard: list[tuple[str, Any]] = []
+
+    def begins(frame: FrameType) -> None:
+        heard.append(("begins", frame.f_locals["number"]))
+
+    def returns(frame: FrameType) -> None:
+        heard.append(("returns", frame.f_code.co_name))
+
+    undo = [_monitoring.on_start(called, begins), _monitoring.on_return(called, returns)]
+    assert "loopsentry" in [monitoring.get_tool(each) for each in range(6)]
+    assert called(1) == 2
+    while undo:
+        undo.pop()()
+    assert called(2) == 3
+    assert heard == [("begins", 1), ("returns", "called")]
+    assert "loopsentry" not in [monitoring.get_tool(each) for each in range(6)]
+
+
+@needs_monitoring
+def test_what_a_handler_returns_is_raised_and_what_it_raises_is_not(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A refusal stops the call; a failure of the handler's own ends only the hearing."""
+    undo = _monitoring.on_start(called, lambda _: KeyError("refused"))
+    with pytest.raises(KeyError, match="refused"):
+        called(1)
+    undo()
+    calls: list[int] = []
+
+    def fail(_frame: FrameType) -> None:
+        calls.append(1)
+        raise LookupError("ours")
+
+    undo = _monitoring.on_start(called, fail)
+    assert called(1) == 2
+    assert called(1) == 2
+    undo()
+    assert calls == [1]
+    assert caplog.text.count("loopsentry failed") == 1
+
+
+@needs_monitoring
+def test_without_a_free_id_everything_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    """Two other tools have the ids: loopsentry says once at DEBUG what is missing, and works."""
+    caplog.set_level("DEBUG", "loopsentry")
+    _monitoring._tool.said = False
+    for each in _monitoring.TOOL_IDS:
+        monitoring.use_tool_id(each, f"other {each}")
+    try:
+        with loopsentry.install():
+            asyncio.run(asyncio.sleep(0))
+            current = installation.current()
+            assert current is not None
+            assert len(current.registry.started) == 0
+    finally:
+        for each in _monitoring.TOOL_IDS:
+            monitoring.free_tool_id(each)
+    assert caplog.text.count("both tool ids of sys.monitoring are taken") == 1
+
+
+@needs_monitoring
+def test_another_tool_hears_what_it_heard_alone() -> None:
+    """A coverage tool's line events are the same with loopsentry at work beside it."""
+
+    def lines() -> list[tuple[str, int]]:
+        heard: list[tuple[str, int]] = []
+        names = {"run_forever", "_lazy_init", "start", "run_until_complete"}
+        monitoring.use_tool_id(monitoring.COVERAGE_ID, "coverage")
+        monitoring.register_callback(
+            monitoring.COVERAGE_ID,
+            monitoring.events.LINE,
+            lambda code, line: heard.append((code.co_name, line)),
+        )
+        monitoring.set_events(monitoring.COVERAGE_ID, monitoring.events.LINE)
+        asyncio.run(asyncio.sleep(0))
+        thread = threading.Thread(target=called, args=(1,))
+        thread.start()
+        thread.join()
+        monitoring.set_events(monitoring.COVERAGE_ID, 0)
+        monitoring.register_callback(monitoring.COVERAGE_ID, monitoring.events.LINE, None)
+        monitoring.free_tool_id(monitoring.COVERAGE_ID)
+        return sorted(each for each in heard if each[0] in names)
+
+    alone = lines()
+    with loopsentry.install():
+        assert lines() == alone
+    assert lines() == alone
+    assert alone
+
+
+def test_where_nothing_can_be_heard_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before Python 3.12, and for compiled functions, listening and its undo do nothing."""
+    _monitoring.on_start(len, lambda _: None)()
+    monkeypatch.setattr(_monitoring, "_monitoring", None)
+    _monitoring.on_start(called, lambda _: KeyError("never"))()
+    assert called(1) == 2
