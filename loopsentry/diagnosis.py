@@ -69,7 +69,7 @@ class Remedy:
         cures: the causes it cures.
         rank: the lower, the earlier it is offered.
         first_in: contexts in which it comes before all that do not name the context.
-        first_for: operations for which it comes before all that do not name them.
+        first_for: operations and conditions for which it comes before all that do not name them.
         only_in: contexts in which alone it makes sense; empty for all.
         needs: conditions that have to hold; `Evidence.conditions` has the words.
         unless: conditions of which none may hold.
@@ -280,7 +280,8 @@ def choose_fixes(evidence: Evidence, cause: str, remedies: Sequence[Remedy]) -> 
         )
 
     def order(remedy: Remedy) -> tuple[bool, int]:
-        first = contexts[0] in remedy.first_in or evidence.operation in remedy.first_for
+        met = {evidence.operation, *conditions}
+        first = contexts[0] in remedy.first_in or not met.isdisjoint(remedy.first_for)
         return not first, remedy.rank
 
     names = _names(evidence)

@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import sys
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
 from . import _frames
 from ._frames import Site
 from ._wording import excerpt, quote
-from .exceptions import arguments_of, is_a, message_of, traceback_of
-from .holders import find_foreign_task, place_here, search_tasks
+from .exceptions import message_of, traceback_of
+from .holders import place_here, search_tasks
 from .incidents import Complaint, Incident, find_incidents
 from .model import (
     Birth,
@@ -40,6 +39,7 @@ from .registry import LoopRecord, Registry, state_of
 from .roles import alive_then, contexts_of, followed_by, is_same, role_a, role_b
 from .siblings import find_sibling, holds_cancelled
 from .stages import is_collected, is_connecting, phase_of, stage_of
+from .subjects import Found, Subjects, refusing_loop
 
 _SCOPES = frozenset({"__aenter__", "__aexit__"})
 _COMMITS = frozenset({"commit", "_commit_impl", "do_commit", "_do_commit"})
@@ -58,38 +58,6 @@ class Case:
     evidence: Evidence
     complaint: Complaint
     units: tuple[Any, ...] = ()
-
-
-@dataclass(slots=True)
-class Found:
-    """What the examination of one incident has gathered so far.
-
-    Attributes:
-        incident: what is examined.
-        library: the frames of the library's call that failed, the innermost first.
-        sightings: objects recognised in them, the innermost first.
-        aliases: identities under which the subject may appear in other tasks' frames.
-    """
-
-    incident: Incident
-    library: list[Site]
-    sightings: list[Sighting] = field(default_factory=list)
-    aliases: set[int] = field(default_factory=set)
-
-    @property
-    def sites(self) -> list[Site]:
-        """All frames, the innermost first."""
-        return self.incident.sites
-
-    @property
-    def segment(self) -> list[Site]:
-        """Those that ran in one task or thread."""
-        return self.incident.sites[: self.incident.segment]
-
-    @property
-    def traced(self) -> list[Site]:
-        """Those that come from tracebacks."""
-        return self.incident.sites[: self.incident.traced]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +86,7 @@ class Collector:
     ) -> None:
         probes = list(probes)
         self.registry = registry
+        self.subjects = Subjects(registry, self.sight)
         self.recognise = recognise
         self.readers = [probe.read for probe in probes if hasattr(probe, "read")]
         self.sighters = [probe.sight for probe in probes if hasattr(probe, "sight")]
@@ -162,11 +131,11 @@ class Collector:
             clue = replace(clue, target=None, birth=None)
         self._sight_all(found, clue)
         surfaced = self._surfaced(found, symptoms)
-        sighting = self._choose(found, symptoms, surfaced.loop)
+        sighting = self.subjects.choose(found, symptoms, surfaced.loop)
         birth = clue.birth if clue.birth is not None else self._birth_of(sighting, found)
         owner_loop = sighting.loop if sighting is not None else None
         owner = self.registry.loop(birth.loop) if birth else None
-        owner = owner or self._meet_owner(owner_loop or _refusing_loop(found), found)
+        owner = owner or self._meet_owner(owner_loop or refusing_loop(found), found)
         happened = self._happened(surfaced, symptoms, birth, owner, clue)
         index = happened.index
         current = self._meet(happened.loop, found, index)
@@ -333,53 +302,6 @@ class Collector:
 
     # the subject ---------------------------------------------------------------------------
 
-    def _choose(self, found: Found, symptoms: tuple[Symptom, ...], current: Any) -> Sighting | None:
-        """The object it is about: a primitive of another loop, else the innermost of its kind."""
-        kinds = {symptom.kind for symptom in symptoms}
-        if "foreign-loop" in kinds:
-            for sighting in found.sightings:
-                foreign = sighting.loop is not None and sighting.loop is not current
-                if sighting.kind in ("primitive", "future") and foreign:
-                    return sighting
-            if not any(s.kind in ("connection", "pool") for s in found.sightings):
-                client = self._client(found, current)
-                return client or self._foreign_future(found, current)
-        if kinds & {"provisioning", "illegal-state"}:
-            for sighting in found.sightings:
-                if sighting.kind == "session":
-                    return sighting
-        for kind in ("connection", "pool", "session"):
-            of_kind = [s for s in found.sightings if s.kind == kind]
-            bound = [s for s in of_kind if s.loop is not None or s.tolerant]
-            if of_kind and (kind != "pool" or bound):
-                return (bound or of_kind)[0]
-        return self._client(found, current) if "loop-closed" in kinds else None
-
-    def _client(self, found: Found, current: Any) -> Sighting | None:
-        """Another library's client, known by its stream or by the closed loop that refused it."""
-        package = _package_called(found.library)
-        streams = [s for s in found.sightings if s.kind == "client"]
-        said = (*(s.loop for s in streams), _refusing_loop(found))
-        loops = [loop for loop in said if _frames.is_loop(loop)]
-        foreign = next((loop for loop in loops if loop is not current), None)
-        if package is None or foreign is None or current is None:
-            return None
-        opened = (s.target for s in streams if s.loop is foreign)
-        known = (target for target in opened if self.registry.birth_of(target) is not None)
-        return Sighting(
-            kind="client",
-            label=f"{package} client",
-            library=package,
-            target=next(known, found.incident),
-            loop=foreign,
-        )
-
-    def _foreign_future(self, found: Found, current: Any) -> Sighting | None:
-        excs = [each.exc for each in found.incident.complaints]
-        texts = [arg for exc in excs for arg in arguments_of(exc)[:1] if type(arg) is str]
-        future = find_foreign_task(texts, current) or _named_future(found, current)
-        return self.sight(future) if future is not None else None
-
     def _birth_of(self, sighting: Sighting | None, found: Found) -> Birth | None:
         if sighting is None:
             return None
@@ -496,39 +418,6 @@ class Collector:
                 state="opening a connection",
             )
         return None
-
-
-def _refusing_loop(found: Found) -> Any:
-    """The closed loop that refused to be called (Lib/asyncio/base_events.py: _check_closed)."""
-    for site in found.segment:
-        if site.code.co_name == "_check_closed":
-            return _frames.first_argument(site.frame)
-    return None
-
-
-def _package_called(library: list[Site]) -> str | None:
-    """The library whose function the program called, if it is neither asyncio nor standard."""
-    modules = (_frames.module_of(site.frame).partition(".")[0] for site in reversed(library))
-    others = (name for name in modules if name not in _PLUMBING and name not in _STANDARD)
-    return next(others, None)
-
-
-_PLUMBING = frozenset(
-    {"", "uvloop", "anyio", "sniffio", "greenlet", "loopsentry", "pytest_asyncio"}
-)
-_STANDARD = sys.stdlib_module_names
-
-
-def _named_future(found: Found, current: Any) -> asyncio.Future[Any] | None:
-    """A future of another loop that the awaiting function itself names."""
-    for site in found.segment:
-        if _frames.is_user(site.frame):
-            named = (site.frame.f_globals.get(name) for name in site.code.co_names)
-            for value in (*_frames.variables_in(site.frame).values(), *named):
-                if is_a(value, asyncio.Future) and value.get_loop() is not current:
-                    return value
-            return None
-    return None
 
 
 def _is_ordinary(

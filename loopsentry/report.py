@@ -61,6 +61,7 @@ class Examiner:
         self.shown: set[str] = set()
         self.subscribers: list[Callable[[Diagnosis], object]] = []
         self.advisers: list[Callable[[Diagnosis], Diagnosis]] = []
+        self.witnesses: list[Callable[[Diagnosis], object]] = []
 
     def diagnose(self, exc: BaseException, clue: Clue | None = None) -> Diagnosis | None:
         """What is known about an exception; None if nothing in it concerns event loops."""
@@ -178,6 +179,9 @@ class Examiner:
         )
 
     def _tell(self, diagnosis: Diagnosis, *, shown: bool) -> None:
+        """Tell a mistake, the first time; witnesses hear of each occurrence."""
+        for witness in self.witnesses:
+            witness(diagnosis)
         if self.registry.count(diagnosis) > 1:
             return
         if not shown:

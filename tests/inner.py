@@ -46,7 +46,7 @@ class Run:
     def sections(self) -> list[str]:
         """The text of each section `loopsentry` in the reports of failures."""
         found = re.findall(
-            r"^-+ loopsentry -+\n(.*?)^  more: .*$", self.output, re.MULTILINE | re.DOTALL
+            r"^-+ loopsentry -+\n(.*?)^  more: [^\n]*$", self.output, re.MULTILINE | re.DOTALL
         )
         return [str(text) for text in found]
 

@@ -42,6 +42,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "incidents": frozenset({"model", "exceptions", "_frames"}),
     "holders": frozenset({"exceptions", "model", "registry", "_frames"}),
     "siblings": frozenset({"model", "registry", "_frames", "exceptions"}),
+    "subjects": frozenset({"model", "registry", "_frames", "exceptions", "holders", "incidents"}),
     "roles": frozenset({"model", "registry", "_frames"}),
     "stages": frozenset({"model", "_frames"}),
     "evidence": frozenset(
@@ -53,6 +54,7 @@ ALLOWED: dict[str, frozenset[str]] = {
             "holders",
             "incidents",
             "siblings",
+            "subjects",
             "exceptions",
             "roles",
             "stages",

@@ -78,6 +78,49 @@ def test_failure_has_a_section_everywhere(project: Project) -> None:
     assert "LS101 closed-loop: 1 mistake in 1 test, first test_it.py::test_second" in run.output
 
 
+SWALLOWED = """
+import asyncio, os
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+engine = create_async_engine(os.environ["DATABASE_URL"])
+
+async def answer():
+    try:
+        async with engine.connect() as connection:
+            return 200, await connection.scalar(text("select 1"))
+    except Exception:
+        return 400, None
+
+def test_first():
+    assert asyncio.run(answer())[0] == 200
+
+def test_second():
+    assert asyncio.run(answer())[0] == 200
+
+def test_third():
+    assert asyncio.run(answer())[0] == 200
+
+def test_that_passes():
+    assert asyncio.run(answer())[0] == 400
+
+def test_another():
+    assert "apples" == "pears"
+"""
+
+
+def test_what_the_application_swallowed_is_shown_where_a_test_fails_of_it(project: Project) -> None:
+    """A test that only sees the answer 400 shows the mistake behind it, another nothing."""
+    project.write({"test_it.py": SWALLOWED})
+    run = project.run()
+    assert run.outcomes() == {"passed": 2, "failed": 3}
+    assert len(run.sections) == 2
+    for section in run.sections:
+        assert section.startswith("the test failed otherwise")
+        assert "error[LS101]" in section
+    assert [record["code"] for record in run.records][:1] == ["LS101"]
+
+
 def test_workers_of_xdist_send_what_they_know(project: Project) -> None:
     """With pytest-xdist the section and the counts come from the workers."""
     pytest.importorskip("xdist")

@@ -5,16 +5,12 @@ from __future__ import annotations
 import asyncio
 import asyncio.selector_events
 import re
-import threading
 from types import FrameType
 from typing import Any
 
 from loopsentry._frames import (
-    describe_all,
     first_argument,
     raised_outside,
-    task_name,
-    user_stack,
     variables_in,
     walk_live,
 )
@@ -22,9 +18,10 @@ from loopsentry._monitoring import on_start
 from loopsentry._sockets import layers_of
 from loopsentry._wording import LONGEST
 from loopsentry.exceptions import type_name_of
-from loopsentry.holders import place_here
 from loopsentry.model import ObjectKind, Reporter, Sighting, Symptom, SymptomKind
 from loopsentry.registry import Registry, Undo
+
+from ._births import birth_here
 
 PACKAGES = ("asyncio", "uvloop", "nest_asyncio")
 # What came from another process is raised by `concurrent.futures`.
@@ -40,13 +37,15 @@ _PRIMITIVES = (
     asyncio.Barrier,
 )
 
-# CPython: futures.py, tasks.py, mixins.py, base_events.py, runners.py; uvloop: handles/handle.pyx.
+# CPython: futures.py, tasks.py, mixins.py, streams.py, base_events.py, runners.py; uvloop:
+# handles/handle.pyx.
 _TEXTS: tuple[tuple[str, SymptomKind], ...] = (
     ("attached to a different loop", "foreign-loop"),
     ("is bound to a different event loop", "foreign-loop"),
     ("belongs to a different loop", "foreign-loop"),
     ("belong to different loops", "foreign-loop"),
     ("event loop other than the current one", "foreign-loop"),
+    ("while another coroutine is already waiting for incoming data", "busy"),
     ("Event loop is closed", "loop-closed"),
     ("; the handler is closed", "loop-closed"),
     ("cannot be called from a running event loop", "nested-run"),
@@ -87,6 +86,8 @@ def _symptom(kind: SymptomKind, exc: BaseException, text: str, part: str) -> Sym
         text=part if quoted else _shorten(text, part),
         quoted=quoted,
         about=None if quoted else about,
+        # Lib/asyncio/streams.py, StreamReader._wait_for_data: somebody is in it at that moment.
+        under_way=kind == "busy" and not quoted,
     )
 
 
@@ -149,19 +150,7 @@ def attach(_report: Reporter, registry: Registry) -> Undo:
         given = variables_in(frame)
         if given.get("server") is not None:
             return  # accepted by a server: of those there are many, and nobody keeps them
-        sites = list(walk_live(frame))
-        place = place_here(sites)
-        if place is None:
-            return
-        loop = registry.meet(given.get("loop"), lambda: describe_all(sites))
-        birth = registry.new_birth(
-            "client",
-            loop.info.id if loop else None,
-            place=place,
-            task=task_name(),
-            thread=threading.current_thread().name,
-            stack=user_stack(sites),
-        )
+        birth = birth_here(registry, "client", given.get("loop"), list(walk_live(frame)))
         registry.bear(first_argument(frame), birth)
 
     kind = getattr(asyncio.selector_events, "_SelectorSocketTransport", None)

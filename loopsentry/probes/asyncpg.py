@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 import weakref
 from contextlib import ExitStack
 from types import FrameType, TracebackType
@@ -16,18 +15,17 @@ from loopsentry._frames import (
     module_of,
     raised_outside,
     running_loop,
-    task_name,
     user_place,
-    user_stack,
     variables_in,
     walk_live,
 )
 from loopsentry._monitoring import on_return, on_start
 from loopsentry.exceptions import type_name_of
-from loopsentry.holders import place_here
 from loopsentry.mismatch import LoopMismatchError
-from loopsentry.model import Birth, Clue, ObjectKind, Reporter, Sighting, Symptom, SymptomKind
+from loopsentry.model import Birth, Clue, Reporter, Sighting, Symptom, SymptomKind
 from loopsentry.registry import Registry, Undo
+
+from ._births import birth_here, when_there
 
 PACKAGES = ("asyncpg",)
 OPERATIONS = ("asyncpg.connection", "asyncpg.pool", "asyncpg.transaction", "asyncpg.cursor")
@@ -134,21 +132,10 @@ def attach(report: Reporter, registry: Registry) -> Undo:
         What ends that.
     """
     heard = _Heard(report, registry)
-    attached = ExitStack()
-
-    def begin() -> None:
-        asyncpg = sys.modules.get("asyncpg")
-        if asyncpg is not None and not heard.begun:
-            heard.begun = True
-            attached.callback(on_start(asyncpg.Connection.__init__, heard.connection_is_made))
-            attached.callback(on_return(asyncpg.Pool._initialize, heard.pool_is_ready))
-            holder = asyncpg.pool.PoolConnectionHolder
-            attached.callback(on_start(holder.acquire, heard.is_taken))
-
-    begin()
-    attached.callback(registry.on_start(begin))
-    attached.callback(registry.on_lost_birth(heard.find_pool))
-    return attached.close
+    with ExitStack() as attached:
+        attached.callback(when_there(registry, "asyncpg", heard.listen))
+        attached.callback(registry.on_lost_birth(heard.find_pool))
+        return attached.pop_all().close
 
 
 class _Heard:
@@ -157,35 +144,34 @@ class _Heard:
     def __init__(self, report: Reporter, registry: Registry) -> None:
         self.report = report
         self.registry = registry
-        self.begun = False
         self.pools: weakref.WeakKeyDictionary[Any, Birth] = weakref.WeakKeyDictionary()
+
+    def listen(self, asyncpg: Any) -> Undo:
+        """Hear of what asyncpg makes and takes out."""
+        with ExitStack() as attached:
+            attached.callback(on_start(asyncpg.Connection.__init__, self.connection_is_made))
+            attached.callback(on_return(asyncpg.Pool._initialize, self.pool_is_ready))
+            holder = asyncpg.pool.PoolConnectionHolder
+            attached.callback(on_start(holder.acquire, self.is_taken))
+            return attached.pop_all().close
 
     def connection_is_made(self, frame: FrameType) -> None:
         """Remember where a connection is opened; SQLAlchemy's pool may know more a moment later."""
-        birth = self._birth("connection", variables_in(frame).get("loop"), list(walk_live(frame)))
+        loop = variables_in(frame).get("loop")
+        sites = list(walk_live(frame))
+        birth = birth_here(self.registry, "connection", loop, sites, _queue_in(sites))
         self.registry.bear(first_argument(frame), birth)
 
     def pool_is_ready(self, frame: FrameType) -> None:
         """Remember where a pool was opened, by its queue: a pool takes no weak reference."""
         pool = first_argument(frame)
-        self.pools[pool._queue] = self._birth("pool", pool._loop, list(walk_live(frame)))
+        sites = list(walk_live(frame))
+        self.pools[pool._queue] = birth_here(self.registry, "pool", pool._loop, sites)
 
     def find_pool(self, target: Any) -> Birth | None:
         """Where a pool was opened."""
         queue = getattr(target, "_queue", None) if is_pool(target) else None
         return self.pools.get(queue) if queue is not None else None
-
-    def _birth(self, kind: ObjectKind, loop: Any, sites: list[Site]) -> Birth:
-        known = self.registry.meet(loop, lambda: describe_all(sites))
-        return self.registry.new_birth(
-            kind,
-            known.info.id if known else None,
-            place=place_here(sites),
-            task=task_name(),
-            thread=threading.current_thread().name,
-            family=self.registry.family_of(_queue_in(sites)),
-            stack=user_stack(sites),
-        )
 
     def is_taken(self, frame: FrameType) -> Exception | None:
         """Note a connection taken out on another loop; refuse it where that is asked for."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -35,7 +34,6 @@ from loopsentry._frames import (
     task_name,
     thread_of,
     user_place,
-    user_stack,
     variables_in,
     walk_live,
 )
@@ -54,6 +52,8 @@ from loopsentry.model import (
     SymptomKind,
 )
 from loopsentry.registry import LoopRecord, Opening, Registry, Undo
+
+from ._births import birth_here
 
 PACKAGES = ("sqlalchemy", "sqlmodel", "greenlet")
 OPERATIONS = ("sqlalchemy.ext.asyncio",)
@@ -230,18 +230,10 @@ class _Listeners:
         if driver_connection is connection:
             self.kept[record] = (_anywhere, None)
             return
-        sites, loop = self._stack()
+        sites = list(walk_live(sys._getframe(2)))
         pool = pool_of(record)
         self.registry.meet_logger(getattr(getattr(pool, "logger", None), "name", None))
-        birth = self.registry.new_birth(
-            "connection",
-            loop.info.id if loop else None,
-            place=place_here(sites),
-            task=task_name(),
-            thread=threading.current_thread().name,
-            family=self.registry.family_of(pool),
-            stack=user_stack(sites),
-        )
+        birth = birth_here(self.registry, "connection", running_loop(), sites, pool)
         self.kept[record] = (self._owner_reference(driver_connection), birth)
         self.registry.bear(driver_connection, birth)
         if self.guard.mode_of(_innermost_engine(sites)) != "annotate":

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 # As the recognisers of contexts name them.
 _ANYIO = "anyio's pytest plugin"
 _CLIENT = "TestClient"
+#: How much is kept of one test, and how much of it is told.
+WITNESSED, STORIES = 100, 3
 _SCOPES = ("session", "package", "module", "class", "function")
 
 
@@ -56,6 +58,7 @@ class Run:
         config: pytest's.
         installation: loopsentry's.
         heard: the diagnoses since the last report.
+        witnessed: those of the test at work, also of mistakes that were told before.
     """
 
     def __init__(self, config: pytest.Config, installation: Installation) -> None:
@@ -63,6 +66,7 @@ class Run:
         self.installation = installation
         self.fail_on = fail_on(config)
         self.heard: list[Diagnosis] = []
+        self.witnessed: list[Diagnosis] = []
         self.actors: list[Actor] = []
         self.blamed: Actor | None = None
         self.scopes: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
@@ -81,6 +85,7 @@ class Run:
         listening: tuple[tuple[list[Any], Any], ...] = (
             (examiner.advisers, self.advise),
             (examiner.subscribers, self.hear),
+            (examiner.witnesses, self.witness),
         )
         for listeners, ours in listening:
             listeners.append(ours)
@@ -101,6 +106,11 @@ class Run:
         """Keep a diagnosis for the next report."""
         self.heard.append(diagnosis)
 
+    def witness(self, diagnosis: Diagnosis) -> None:
+        """Keep an occurrence of a mistake, for the case that the test fails of what came of it."""
+        if len(self.witnessed) < WITNESSED:
+            self.witnessed.append(diagnosis)
+
     # who is at work ------------------------------------------------------------------------
 
     def describe(self) -> Actor | None:
@@ -114,6 +124,7 @@ class Run:
         if installed is not None and installed is not self.installation:
             self.follow(installed)
         self.actors = [test_actor(item)]
+        self.witnessed.clear()
         try:
             return (yield)
         finally:
@@ -239,11 +250,21 @@ class Run:
         if diagnosis is not None and report.failed:
             add_section(report, self.installation.examiner.render(diagnosis))
             self.heard.append(diagnosis)
+        elif report.failed:
+            self._add_swallowed(report)
         elif report.passed:
             self._fail(report)
         told = {entry["id"]: entry for entry in self.take_told()}
         if told:
             report.loopsentry = list(told.values())  # type: ignore[attr-defined]
+
+    def _add_swallowed(self, report: pytest.TestReport) -> None:
+        """Add what was diagnosed while the test ran: the application may have caught it."""
+        grave = {each.id: each for each in self.witnessed if each.severity == "error"}
+        stories = list(map(self.installation.examiner.render, grave.values()))
+        if stories:
+            told = "the test failed otherwise; while it ran, this was caught or logged:"
+            add_section(report, "\n\n".join((told, *stories[:STORIES])))
 
     def _look_ahead(self) -> None:
         """Announce what the drivers in use survive, where the ini file asks for that."""

@@ -1,0 +1,64 @@
+"""What several probes record of an object that comes into being on the present stack."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from types import ModuleType
+from typing import Any
+
+from loopsentry._frames import Site, describe_all, task_name, user_stack
+from loopsentry.holders import place_here
+from loopsentry.model import Birth, ObjectKind
+from loopsentry.registry import Registry, Undo
+
+
+def birth_here(
+    registry: Registry, kind: ObjectKind, loop: Any, sites: list[Site], family: Any = None
+) -> Birth:
+    """Make the birth of an object that the code on this stack makes right now.
+
+    Args:
+        registry: what is remembered.
+        kind: what is born.
+        loop: the loop that owns it, None if none does.
+        sites: the present stack, the innermost first.
+        family: the pool, engine or the like that it is born of.
+    """
+    known = registry.meet(loop, lambda: describe_all(sites))
+    return registry.new_birth(
+        kind,
+        known.info.id if known else None,
+        place=place_here(sites),
+        task=task_name(),
+        thread=threading.current_thread().name,
+        family=registry.family_of(family),
+        stack=user_stack(sites),
+    )
+
+
+def when_there(registry: Registry, name: str, listen: Callable[[ModuleType], Undo]) -> Undo:
+    """Listen to a library that the program may import later; it is never imported for this.
+
+    Args:
+        registry: tells of each loop's start, after which the library is looked for.
+        name: of the module.
+        listen: takes the module, and returns what ends the listening.
+
+    Returns:
+        What ends the listening, or the waiting for it.
+    """
+    attached = ExitStack()
+    begun: list[ModuleType] = []
+
+    def begin() -> None:
+        module = sys.modules.get(name)
+        if module is not None and not begun:
+            begun.append(module)
+            attached.callback(listen(module))
+
+    begin()
+    attached.callback(registry.on_start(begin))
+    return attached.close
