@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from benchmarks.clients import __main__ as clients
 from benchmarks.measures import SIZES
 from benchmarks.pairs import measure_pair
 
@@ -36,3 +39,31 @@ def test_diagnoses_are_measured(url: str) -> None:
     measured = json.loads(ended.stdout)
     assert set(measured) == {"two loops", "sharing in one loop"}
     assert all(times for failure in measured.values() for times in failure.values())
+
+
+CURES = {
+    "two-runs": ("LS101, proven", "single-run"),
+    "shared": ("LS201, proven", "session-per-task"),
+}
+
+
+@pytest.mark.parametrize("situation", CURES)
+def test_a_client_is_played_and_cured(
+    dsn: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    situation: str,
+) -> None:
+    """A row of the table of clients says what is told, and what its first cure comes to."""
+    monkeypatch.setenv("POSTGRESQL", dsn)
+    assert clients.missing("asyncpg_connection") is None
+    row = clients.row("asyncpg_connection", "asyncpg", situation, tmp_path / "report.jsonl")
+    assert (row.code, row.cure) == CURES[situation]
+    assert row.cured == "works"
+    assert "works" not in row.bare
+
+
+def test_every_client_has_a_title() -> None:
+    """Each file of the table says what it is, and what it needs is found in it."""
+    titles = [clients.title_of(name) for name in clients.names()]
+    assert len(set(titles)) == len(titles) > 10

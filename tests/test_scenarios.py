@@ -42,6 +42,7 @@ TYPE_LINE = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt|Group
 CHANGING = re.compile(
     r" \(Background on .*\)|0x[0-9a-f]+|\b\d+(?:\.\d+)?(?: ?m?s\b)?|Task-\d+|/tmp/\S+"
 )
+EXIT = re.compile(r"^(?:Exception ignored in|Task was destroyed)", re.MULTILINE)
 LINK = re.compile(r" \(Background on [^)]*\)")
 BROKEN = re.compile(r"INTERNALERROR|SystemError: AST constructor recursion depth")
 MAKES = re.compile(r"create_all|create (?:temp )?(?:table|function)", re.IGNORECASE)
@@ -73,7 +74,8 @@ class Ended:
         """What must be the same with loopsentry and without it."""
         if how == "pytest":
             return (self.returncode, *COUNTS.findall(self.stdout))
-        shown = LINK.sub("", self.stderr).splitlines()
+        # What the interpreter tells of its own end depends on when it collects what.
+        shown = LINK.sub("", EXIT.split(self.stderr)[0]).splitlines()
         lines = [found[0] for line in shown if (found := TYPE_LINE.match(line))]
         # What a program that ends well prints of exceptions is its log, in which pools' are folded.
         texts = (self.stdout, *(lines[-1:] if self.returncode else ()))
