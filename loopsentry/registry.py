@@ -108,7 +108,7 @@ class Registry:
         self.on_mismatch = "annotate"
         self._describers: list[Describer] = []
         self._loop_listeners: list[Callable[[AbstractEventLoop], None]] = []
-        self._start_listeners: list[Callable[[], None]] = []
+        self._start_listeners: list[Callable[[AbstractEventLoop], None]] = []
         self._logger_listeners: list[Callable[[str], None]] = []
         self._mode_listeners: list[Callable[[], None]] = []
         self._birth_finders: list[Callable[[Any], Birth | None]] = []
@@ -147,7 +147,7 @@ class Registry:
         """Call back with each loop when it is first met."""
         return _listen(self._loop_listeners, listener)
 
-    def on_start(self, listener: Callable[[], None]) -> Undo:
+    def on_start(self, listener: Callable[[AbstractEventLoop], None]) -> Undo:
         """Call back each time a loop is started for the first time, before anything runs on it."""
         return _listen(self._start_listeners, listener)
 
@@ -188,10 +188,10 @@ class Registry:
         """Remember who starts a loop that is about to run, until it is met or collected."""
         known = self.started.get(loop)
         if known is None or known.started_by is None:
-            for listener in list(self._start_listeners):
-                listener()
             info = replace(describe(), thread=threading.current_thread().name)
             self.started[loop] = self._number(info)
+            for listener in list(self._start_listeners):
+                listener(loop)
 
     def _number(self, info: LoopInfo) -> LoopInfo:
         """Count a loop of this starter."""

@@ -9,11 +9,14 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from inner import Project
 
 import loopsentry
 from loopsentry import _monitoring, installation
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from conftest import RunProgram
 
 monitoring: Any = getattr(sys, "monitoring", None)
@@ -143,6 +146,39 @@ def test_a_late_import_is_heard_from_the_next_loop_on(run_program: RunProgram) -
     )
     shown = run_program(program, "raise", under=False).stdout.splitlines()
     assert [line.split()[0] for line in shown] == ["LoopMismatchError"] * 2
+
+
+SUITE = """
+import asyncio, pytest
+import sqlalchemy.ext.asyncio
+lock = asyncio.Lock()
+{backend}
+async def work():
+    async with lock:
+        await asyncio.sleep(0.01)
+@pytest.mark.{marker}
+async def test_first():
+    await asyncio.gather(work(), work())
+@pytest.mark.{marker}
+async def test_second():
+    await asyncio.gather(work(), work())
+"""
+BACKEND = """
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+"""
+
+
+@needs_monitoring
+@pytest.mark.parametrize(("marker", "backend"), [("asyncio", ""), ("anyio", BACKEND)])
+def test_a_plugins_loops_are_the_tests(tmp_path: Path, url: str, marker: str, backend: str) -> None:
+    """A lock of two tests is told with both of them, though no loop opened a connection."""
+    project = Project(tmp_path, url)
+    project.write({"test_it.py": SUITE.format(marker=marker, backend=backend)})
+    (record,) = project.run("-p", "no:xdist").records
+    loops = record["owner_loop"], record["current_loop"]
+    assert [loop["started_by"]["function"] for loop in loops] == ["test_first", "test_second"]
 
 
 # the tool --------------------------------------------------------------------------------------

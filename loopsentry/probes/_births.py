@@ -53,7 +53,7 @@ def when_there(registry: Registry, name: str, listen: Callable[[ModuleType], Und
     attached = ExitStack()
     begun: list[ModuleType] = []
 
-    def begin() -> None:
+    def begin(_loop: Any = None) -> None:
         module = sys.modules.get(name)
         if module is not None and not begun:
             begun.append(module)

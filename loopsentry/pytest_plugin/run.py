@@ -82,6 +82,7 @@ class Run:
         registry, examiner = installation.registry, installation.examiner
         self._followed.callback(registry.on_surroundings(self.describe))
         self._followed.callback(registry.on_loop(self.name_scope))
+        self._followed.callback(registry.on_start(self.name_starter))
         listening: tuple[tuple[list[Any], Any], ...] = (
             (examiner.advisers, self.advise),
             (examiner.subscribers, self.hear),
@@ -186,6 +187,13 @@ class Run:
         if role is not None and info.runner == _CLIENT:
             info = replace(info, started_by=role.place)
         record.info = info
+
+    def name_starter(self, loop: asyncio.AbstractEventLoop) -> None:
+        """A loop that a plugin starts, with nothing of the user's on its stack, is the test's."""
+        started = self.installation.registry.started
+        role = self.actors[0].role() if self.actors else None
+        if role is not None and started[loop].started_by is None:
+            started[loop] = replace(started[loop], started_by=role.place)
 
     def _scope_at_work(self) -> str:
         source = self.actors[-1].source() if self.actors else None
