@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
@@ -88,6 +89,42 @@ def explain(topic: str | None) -> None:
         Console().print(Markdown(text))
     else:
         click.echo(text, nl=False)
+
+
+@cli.command()
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--format", "how", type=click.Choice(["text", "concise", "json"]), default="text")
+@click.option(
+    "--min-certainty",
+    type=click.Choice(["proven", "likely", "latent"]),
+    default="latent",
+    help="the least certain findings to report",
+)
+@click.option("--why-silent", metavar="FILE:LINE", help="say why a start of a loop is no finding")
+@click.option("--exit-zero", is_flag=True, help="exit with 0 also where something was found")
+def audit(
+    paths: tuple[Path, ...], how: str, min_certainty: str, why_silent: str | None, exit_zero: bool
+) -> None:
+    """Find event loops that reach one shared engine, pool or client, in source.
+
+    Nothing is imported or run. The exit status is 0 for a clean project, 1 where something was
+    found, 2 for an error.
+    """
+    from .audit.auditor import AuditError, explain_silence, select
+    from .audit.auditor import audit as audit_source
+    from .audit.reports import render
+
+    try:
+        found = audit_source(paths or (Path(),))
+        if why_silent is not None:
+            click.echo(explain_silence(found, why_silent))
+            return
+    except AuditError as exc:
+        raise click.UsageError(str(exc)) from None
+    told = select(found, min_certainty)
+    click.echo(render(told, how), nl=False)
+    if told.findings and not exit_zero:
+        raise SystemExit(1)
 
 
 @cli.command()

@@ -111,8 +111,9 @@ ALLOWED: dict[str, frozenset[str]] = {
     ),
     "ipython": frozenset({"installation", "model", "report", "_safely"}),
     "cli": frozenset(
-        {"installation", "program", "explanation", "demo", "model", "report", "_safely"}
+        {"audit", "installation", "program", "explanation", "demo", "model", "report", "_safely"}
     ),
+    "audit": frozenset({"model"}),
     "__main__": frozenset({"cli"}),
     "__init__": frozenset(
         {"asgi", "explanation", "installation", "mismatch", "model", "pool", "session"}

@@ -1,0 +1,121 @@
+"""Reads a project, asks the rules, and orders what they find."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import pkgutil
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+from .findings import CERTAINTIES, Audit, Finding
+from .program import Program
+
+_DEEP = 5_000
+
+
+class AuditError(Exception):
+    """What was asked for cannot be audited; the message says what is wrong and what is valid."""
+
+
+def load_rules() -> tuple[ModuleType, ...]:
+    """All rules of the shelf, by their codes."""
+    package = importlib.import_module("loopsentry.audit.rules")
+    names = (info.name for info in pkgutil.iter_modules(package.__path__) if info.name[0] != "_")
+    rules = [importlib.import_module(f"loopsentry.audit.rules.{name}") for name in names]
+    return tuple(sorted(rules, key=lambda rule: str(rule.CODE)))
+
+
+def audit(paths: Iterable[Path]) -> Audit:
+    """Audit the source files below some paths; nothing of them is imported or run.
+
+    Args:
+        paths: files and folders. Paths are reported relative to the folder that holds them all.
+
+    Returns:
+        The findings, the most certain first, what was kept silent about, and what was not read.
+
+    Raises:
+        AuditError: for a path that does not exist.
+
+    Since version 0.1.0.
+    """
+    given = [path.resolve() for path in paths]
+    for path in given:
+        if not path.exists():
+            raise AuditError(f"{path} does not exist; give a file or a folder")
+    root = _common_root(given)
+    limit, collecting = sys.getrecursionlimit(), gc.isenabled()
+    # Long chains of operators nest deeply, and nothing of a short search is garbage.
+    sys.setrecursionlimit(max(limit, _DEEP))
+    gc.disable()
+    try:
+        return _audit(root, given)
+    finally:
+        sys.setrecursionlimit(limit)
+        if collecting:
+            gc.enable()
+
+
+def _audit(root: Path, paths: list[Path]) -> Audit:
+    program = Program(root, paths)
+    found = [finding for rule in load_rules() for finding in rule.find(program)]
+    shared = {id(r) for r in program.symbols.resources() if r.shared}
+    return Audit(
+        findings=sorted(_without_noqa(program, found), key=_order),
+        silences=sorted(program.silences, key=lambda each: (each.file, each.line)),
+        skipped=[(each.file, each.reason, each.newer) for each in program.project.skipped],
+        files=len(program.project.modules),
+        lines=sum(len(module.lines) for module in program.project.modules),
+        starts=len(program.starts),
+        resources=len(shared),
+    )
+
+
+def select(audit: Audit, least: str) -> Audit:
+    """The same audit without what is less certain than asked for."""
+    allowed = CERTAINTIES[: [*CERTAINTIES].index(least) + 1]  # type: ignore[arg-type]
+    return replace(audit, findings=[f for f in audit.findings if f.certainty in allowed])
+
+
+def explain_silence(audit: Audit, where: str) -> str:
+    """Why a start is no finding.
+
+    Raises:
+        AuditError: if there is no start at that place; the message lists those of the file.
+    """
+    file, _, line = where.rpartition(":")
+    found = [each for each in audit.findings if f"{each.file}:{each.line}".endswith(where)]
+    if found:
+        return f"{where} is a finding: {found[0].code} {found[0].certainty}: {found[0].message}"
+    for silence in audit.silences:
+        if silence.file.endswith(file) and str(silence.line) == line:
+            return f"{silence.file}:{silence.line}: {silence.rule}: {silence.reason}"
+    known = sorted({s.line for s in audit.silences if s.file.endswith(file)})
+    lines = ", ".join(map(str, known)) or "none"
+    raise AuditError(f"no loop is started at {where}; known starts in that file: lines {lines}")
+
+
+def _order(finding: Finding) -> tuple[int, str, str, int]:
+    return CERTAINTIES.index(finding.certainty), finding.code, finding.file, finding.line
+
+
+def _without_noqa(program: Program, findings: Iterable[Finding]) -> Iterable[Finding]:
+    """The findings that no `# noqa: CODE` on their line silences."""
+    lines = {program.project.relative(m.path): m.lines for m in program.project.modules}
+    for finding in findings:
+        line = lines[finding.file][finding.line - 1 : finding.line]
+        comment = line[0].partition("# noqa")[2] if line else ""
+        if not line or "# noqa" not in line[0] or (":" in comment and finding.code not in comment):
+            yield finding
+
+
+def _common_root(paths: list[Path]) -> Path:
+    folders = [path if path.is_dir() else path.parent for path in paths]
+    root = folders[0] if folders else Path.cwd()
+    while not all(folder.is_relative_to(root) for folder in folders):
+        root = root.parent
+    return root

@@ -1,0 +1,115 @@
+"""How often a function runs in one process: entries, by how they are decorated and called."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from pathlib import Path
+
+from .facts import Call, Function, Module, dotted
+from .sources import Project
+from .symbols import Outside, Symbols
+
+#: Decorators by the last part of their name. A task and a handler run many times in a process; a
+#: command and a script run once.
+TASKS = frozenset(
+    {"task", "shared_task", "actor", "periodic_task", "db_task", "scheduled_job", "job", "cron"}
+)
+COMMANDS = frozenset({"command", "callback", "default_command"})
+HANDLERS = frozenset(
+    {"get", "post", "put", "patch", "delete", "head", "options", "route", "api_route", "websocket"}
+)
+#: Calls that run a function in a thread, or again and again.
+THREADS = frozenset({"Thread", "submit", "run_in_executor", "to_thread", "Timer", "run_sync"})
+JOBS = frozenset({"add_job", "every", "do", "schedule", "add_periodic_task", "enqueue"})
+MANY = frozenset({"task", "handler", "thread", "job"})
+ONCE = frozenset({"command", "main", "script"})
+
+SERVERS = frozenset({"uvicorn.run", "hypercorn.run", "granian.Granian().serve"})
+
+
+class Entries:
+    """Says what kind of entry a function is."""
+
+    def __init__(self, project: Project, symbols: Symbols, functions: list[Function]) -> None:
+        self.symbols = symbols
+        self.scripts = _scripts(project.root)
+        self._passed: dict[Function, str] = {}
+        for function in functions:
+            for call in function.calls:
+                self._note_passed(call)
+
+    def _note_passed(self, call: Call) -> None:
+        """Remember functions that are handed to a thread or a scheduler."""
+        name = call.node.func.attr if isinstance(call.node.func, ast.Attribute) else ""
+        name = name or (dotted(call.node.func) or "")
+        kind = "thread" if name in THREADS else "job" if name in JOBS else None
+        if kind is None:
+            return
+        given = [*call.node.args, *(k.value for k in call.node.keywords if k.arg in _TARGETS)]
+        for argument in given:
+            if isinstance(argument, (ast.Name, ast.Attribute)):
+                found = self.symbols.resolve(argument, call.function)
+                if isinstance(found, Function):
+                    self._passed.setdefault(found, kind)
+
+    def kind(self, function: Function) -> str | None:
+        """What calls a function from outside the program's own code, None if nothing does."""
+        if is_test(function):
+            return "test"
+        if function.parent is None:
+            return "script"
+        for decorator in function.decorators:
+            plain = decorator.func if isinstance(decorator, ast.Call) else decorator
+            kind = self._kind_of_decorator(plain, function)
+            if kind is not None:
+                return kind
+        if function in self._passed:
+            return self._passed[function]
+        module = ".".join(function.module.parts)
+        if f"{module}:{function.name}" in self.scripts:
+            return "main"
+        return None
+
+    def _kind_of_decorator(self, plain: ast.expr, function: Function) -> str | None:
+        name = (dotted(plain) or "").rpartition(".")[2]
+        if name in TASKS:
+            return "task"
+        if name in COMMANDS:
+            return "command"
+        if name in HANDLERS and isinstance(plain, ast.Attribute):
+            found = self.symbols.resolve(plain, function.parent or function.module.body)
+            outside = found.name if isinstance(found, Outside) else ""
+            return "handler" if not outside.startswith(("requests", "httpx", "unittest")) else None
+        return None
+
+
+_TARGETS = ("target", "func", "function")
+
+
+def is_test(function: Function) -> bool:
+    """Whether a function belongs to tests."""
+    return is_test_module(function.module) or function.name.startswith("test_")
+
+
+def is_test_module(module: Module) -> bool:
+    """Whether a file belongs to tests."""
+    name = module.path.stem
+    if name.startswith("test_") or name.endswith("_test") or name == "conftest":
+        return True
+    return any(part in ("tests", "test", "testing") for part in module.parts)
+
+
+def _scripts(root: Path) -> set[str]:
+    """The console scripts that a project declares, as `module:function`."""
+    found: set[str] = set()
+    for path in (root / "pyproject.toml", *root.glob("*/pyproject.toml")):
+        try:
+            data = tomllib.loads(path.read_text("utf-8"))
+        except (OSError, ValueError):
+            continue
+        project = data.get("project", {})
+        poetry = data.get("tool", {}).get("poetry", {})
+        for table in (project.get("scripts", {}), poetry.get("scripts", {})):
+            found.update(str(value) for value in table.values())
+    return found

@@ -1,0 +1,64 @@
+"""A project as the rules see it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from .entries import Entries
+from .facts import Function
+from .findings import Link, Silence, Thing
+from .reach import Reach, Reached, Step
+from .sources import Project, read_project
+from .starts import Start, Starts
+from .symbols import Resource, Symbols
+
+
+class Program:
+    """Everything that was read, and what is asked about it.
+
+    Attributes:
+        project: the files.
+        starts: the places that start a loop.
+        silences: what the rules decided to say nothing about.
+    """
+
+    def __init__(self, root: Path, paths: Iterable[Path]) -> None:
+        self.project: Project = read_project(root, paths)
+        self.symbols = Symbols(self.project)
+        searching = Starts(self.project, self.symbols)
+        self.functions = searching.functions
+        self.starts = searching.find()
+        self.reach = Reach(self.symbols, self.functions)
+        self.entries = Entries(self.project, self.symbols, self.functions)
+        self.silences: list[Silence] = []
+        self._reached: dict[tuple[Function, ...], Reached] = {}
+
+    def reached_by(self, start: Start) -> Reached:
+        """What a start's coroutines come to use, its helpers' inner functions too."""
+        inner = (f for helper in start.through for f in helper.inner.values())
+        ways = (*start.targets, *(f for f in inner if isinstance(f, Function)))
+        if ways not in self._reached:
+            self._reached[ways] = self.reach.down(ways)
+        return self._reached[ways]
+
+    def say_nothing(self, start: Start, rule: str, reason: str) -> None:
+        """Note why nothing is said about a start."""
+        file = self.project.relative(start.function.module.path)
+        self.silences.append(Silence(file, start.line, rule, reason))
+
+    # words ---------------------------------------------------------------------------------
+
+    def link(self, step: Step, note: str = "") -> Link:
+        """One step, as it is reported."""
+        function, line = step
+        return Link(self.project.relative(function.module.path), line, function.name, note)
+
+    def links(self, steps: Iterable[Step]) -> Iterator[Link]:
+        """Several steps."""
+        return (self.link(step) for step in steps)
+
+    def thing(self, resource: Resource) -> Thing:
+        """An object, as it is reported."""
+        file = self.project.relative(resource.module.path)
+        return Thing(resource.name, file, resource.line, resource.kind)

@@ -1,0 +1,185 @@
+"""What a coroutine comes to use, and who comes to call a function."""
+
+from __future__ import annotations
+
+import ast
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from .facts import Call, Class, Function
+from .symbols import Instance, Resource, Symbol, Symbols
+
+#: A step of a chain: who, and the line at which it goes on.
+Step = tuple[Function, int]
+
+_ENDS = frozenset({"dispose", "close", "aclose", "disconnect", "close_all", "terminate"})
+FUNCTIONS_SEEN = 4_000
+
+
+@dataclass(slots=True)
+class Reached:
+    """What is reached from some functions.
+
+    Attributes:
+        parents: from where each function was reached first.
+        uses: where each resource was used first.
+        ended: the resources that are disposed of or closed.
+    """
+
+    parents: dict[Function, Step | None] = field(default_factory=dict)
+    uses: dict[Resource, Step] = field(default_factory=dict)
+    ended: set[Resource] = field(default_factory=set)
+
+    def chain_to(self, resource: Resource) -> list[Step]:
+        """The functions on the shortest way to a resource, the outermost first."""
+        function, line = self.uses[resource]
+        chain = [(function, line)]
+        while (step := self.parents[function]) is not None:
+            chain.append(step)
+            function = step[0]
+        return chain[::-1]
+
+
+class Reach:
+    """Searches down from coroutines and up from starts."""
+
+    def __init__(self, symbols: Symbols, functions: list[Function]) -> None:
+        self.symbols = symbols
+        self._edges: dict[Function, list[tuple[Symbol, int]]] = {}
+        self._by_name: dict[str, list[Function]] = {}
+        for function in functions:
+            names = {_last(node) for node in _mentioned(function)}
+            for name in names:
+                self._by_name.setdefault(name, []).append(function)
+
+    # down ----------------------------------------------------------------------------------
+
+    def down(self, functions: Iterable[Function]) -> Reached:
+        """Search from some functions, the nearest first."""
+        reached = Reached()
+        waiting = deque(functions)
+        reached.parents.update(dict.fromkeys(waiting))
+        while waiting and len(reached.parents) < FUNCTIONS_SEEN:
+            function = waiting.popleft()
+            reached.ended.update(self.ended_in(function))
+            for symbol, line in self.edges(function):
+                if isinstance(symbol, Resource):
+                    reached.uses.setdefault(symbol.engine, (function, line))
+                elif isinstance(symbol, Function) and symbol not in reached.parents:
+                    reached.parents[symbol] = (function, line)
+                    waiting.append(symbol)
+        return reached
+
+    def edges(self, function: Function) -> list[tuple[Symbol, int]]:
+        """The functions and resources that a function mentions, with their lines."""
+        known = self._edges.get(function)
+        if known is None:
+            known = self._edges[function] = list(self._mentions(function))
+        return known
+
+    def _mentions(self, function: Function) -> Iterator[tuple[Symbol, int]]:
+        ending = {id(node) for node in self._ending(function)}
+        for node in _mentioned(function):
+            if id(node) in ending:
+                continue
+            found = self.symbols.resolve(node, function)
+            line = node.lineno
+            if isinstance(found, (Function, Resource)):
+                yield found, line
+        for call in function.calls:
+            callee = self.symbols.resolve(call.node.func, function)
+            for method in self._run_by(call, callee):
+                yield method, call.line
+            made = self.symbols.value(call.node, function, ("", False))
+            if isinstance(made, Resource) and made.shared and id(call.node.func) not in ending:
+                yield made, call.line
+
+    def _run_by(self, call: Call, callee: Symbol) -> Iterator[Function]:
+        """What a call on a class or an object runs."""
+        names: tuple[str, ...] = ()
+        if isinstance(callee, Class):
+            names, kind = ("__init__",), callee
+            entered = call.node in call.function.entered.values()
+            names = (*names, "__aenter__", "__enter__") if entered else names
+        elif isinstance(callee, Instance):
+            names, kind = ("__call__",), callee.kind
+        for name in names:
+            method = self.symbols.attribute(Instance(kind), name)
+            if isinstance(method, Function):
+                yield method
+
+    def ended_in(self, function: Function) -> Iterator[Resource]:
+        """The resources that a function itself disposes of or closes."""
+        for call in function.calls:
+            node = call.node.func
+            if isinstance(node, ast.Attribute) and node.attr in _ENDS:
+                found = self.symbols.resolve(node.value, function)
+                if isinstance(found, Resource) and _ends(found, node.attr):
+                    yield found.engine
+
+    def _ending(self, function: Function) -> Iterator[ast.expr]:
+        """The nodes of what is only mentioned to be ended."""
+        for call in function.calls:
+            node = call.node.func
+            if isinstance(node, ast.Attribute) and node.attr in _ENDS:
+                found = self.symbols.resolve(node.value, function)
+                if isinstance(found, Resource) and _ends(found, node.attr):
+                    yield node
+
+    # up ------------------------------------------------------------------------------------
+
+    def callers(self, function: Function) -> Iterator[Step]:
+        """Who mentions a function, in the order of the files."""
+        for candidate in self._by_name.get(function.name, ()):
+            for symbol, line in self.edges(candidate):
+                if symbol is function and candidate is not function:
+                    yield candidate, line
+                    break
+
+    def up(self, function: Function, limit: int = 6) -> Iterator[list[Step]]:
+        """The chains of callers of a function, each from the outermost to it, shortest first."""
+        waiting: deque[list[Step]] = deque([[(function, function.line)]])
+        seen = {function}
+        while waiting:
+            chain = waiting.popleft()
+            yield chain
+            if len(chain) > limit:
+                continue
+            for caller, line in self.callers(chain[0][0]):
+                if caller not in seen:
+                    seen.add(caller)
+                    waiting.append([(caller, line), *chain])
+
+
+def _ends(resource: Resource, name: str) -> bool:
+    """Whether a method ends a resource: a session's close() gives back, and ends nothing."""
+    if resource.kind == "sessionmaker":
+        return False
+    return name == "dispose" if resource.kind == "engine" else True
+
+
+def _mentioned(function: Function) -> Iterator[ast.expr]:
+    """All names that a function reads, also in its parameters' defaults and annotations."""
+    yield from function.loads
+    if isinstance(function.node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        given = function.node.args
+        for default in (*given.defaults, *given.kw_defaults):
+            yield from _names(default)
+        for parameter in function.parameters:
+            if isinstance(parameter.annotation, ast.Subscript):
+                yield from _names(parameter.annotation)
+
+
+def _names(node: ast.expr | None) -> Iterator[ast.expr]:
+    if node is None:
+        return
+    for each in ast.walk(node):
+        if isinstance(each, ast.Call):
+            yield from (a for a in each.args if isinstance(a, (ast.Name, ast.Attribute)))
+
+
+def _last(node: ast.expr) -> str:
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.id if isinstance(node, ast.Name) else ""

@@ -1,0 +1,236 @@
+"""Where event loops are started: by asyncio itself, by a helper that is handed a coroutine."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .facts import Call, Class, Function, dotted
+from .sources import Project
+from .symbols import Instance, Outside, Symbols
+
+RUNNERS = frozenset(
+    {
+        "asyncio.run",
+        "asyncio.runners.run",
+        "uvloop.run",
+        "anyio.run",
+        "asyncio.Runner().run",
+        "asyncio.new_event_loop().run_until_complete",
+        "uvloop.new_event_loop().run_until_complete",
+    }
+)
+#: The loop of the thread, the same each time: one lasting loop.
+KEPT = frozenset(
+    {
+        "asyncio.get_event_loop().run_until_complete",
+        "asyncio.get_running_loop().run_until_complete",
+        "asyncio.get_event_loop_policy().get_event_loop().run_until_complete",
+    }
+)
+BRIDGES = frozenset({"asgiref.sync.async_to_sync"})
+#: What awaits the coroutines that it is given.
+COMBINERS = frozenset(
+    {
+        "asyncio.gather",
+        "asyncio.wait_for",
+        "asyncio.shield",
+        "asyncio.create_task",
+        "asyncio.ensure_future",
+        "asyncio.wait",
+    }
+)
+_NAMES = frozenset(
+    {name.rpartition(".")[2] for name in RUNNERS | KEPT} | {"run", "run_until_complete"}
+)
+HELPERS_DEEP = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A place where a loop is started for a coroutine.
+
+    Attributes:
+        call: the call that starts it; for a decorated function the one inside the decorator.
+        function: who holds the start.
+        line: where that is, in its file.
+        targets: the functions whose coroutines run on the loop.
+        kept: whether the loop outlives the call and is used again.
+        through: the helpers between the two.
+    """
+
+    call: Call
+    function: Function
+    line: int
+    targets: tuple[Function, ...]
+    kept: bool
+    through: tuple[Function, ...] = ()
+
+
+#: A call that starts a loop, what it runs, whether the loop is kept, the helpers passed so far.
+Begun = tuple[Call, ast.expr, bool, tuple[Function, ...]]
+
+
+class Starts:
+    """All starts of a project."""
+
+    def __init__(self, project: Project, symbols: Symbols) -> None:
+        self.project = project
+        self.symbols = symbols
+        self.functions = [each for module in project.modules for each in module.functions()]
+        self._by_name: dict[str, list[Call]] = {}
+        for function in self.functions:
+            for call in function.calls:
+                self._by_name.setdefault(_last(call.node.func), []).append(call)
+
+    def find(self) -> list[Start]:
+        """Find the starts of asyncio, then those through helpers and decorators."""
+        found: list[Start] = []
+        waiting: list[Begun] = [(call, node, kept, ()) for call, node, kept in self._primitive()]
+        seen: set[tuple[Call, Function]] = set()
+        for _ in range(HELPERS_DEEP):
+            fresh: list[Begun] = []
+            for call, node, kept, through in waiting:
+                helper = self._helper(call, node)
+                if helper is None:
+                    targets = tuple(self.coroutines(node, call.function))
+                    found.append(Start(call, call.function, call.line, targets, kept, through))
+                    continue
+                function, index = helper
+                if (call, function) in seen:
+                    continue
+                seen.add((call, function))
+                found += self._decorated(call, function, kept, through)
+                fresh += [
+                    (outer, argument, kept, (function, *through))
+                    for outer, argument in self._calls_of(function, index)
+                ]
+            waiting = fresh
+        return sorted(found, key=lambda start: (str(start.function.module.path), start.line))
+
+    # primitive starts ----------------------------------------------------------------------
+
+    def _primitive(self) -> Iterator[tuple[Call, ast.expr, bool]]:
+        for name in sorted(_NAMES):
+            for call in self._by_name.get(name, ()):
+                callee = self.symbols.resolve(call.node.func, call.function)
+                if not isinstance(callee, Outside) or not call.node.args:
+                    continue
+                if callee.name in RUNNERS:
+                    yield call, call.node.args[0], self._is_kept(call)
+                elif callee.name in KEPT:
+                    yield call, call.node.args[0], True
+        for call in self._by_name.get("", ()):
+            inner = call.node.func
+            if isinstance(inner, ast.Call) and inner.args:
+                callee = self.symbols.resolve(inner.func, call.function)
+                if isinstance(callee, Outside) and callee.name in BRIDGES:
+                    yield call, inner.args[0], False
+
+    def _is_kept(self, call: Call) -> bool:
+        """Whether the loop is held by something that outlives the call."""
+        base = call.node.func.value if isinstance(call.node.func, ast.Attribute) else None
+        if not isinstance(base, (ast.Name, ast.Attribute)):
+            return False
+        name = (dotted(base) or "").partition(".")[0]
+        if isinstance(base, ast.Attribute):
+            return name in ("self", "cls") or name not in call.function.imports
+        around: Function | None = call.function
+        while around is not None and around.parent is not None:
+            if name in around.bindings and name not in around.shared:
+                return False
+            if name in around.entered:
+                return False
+            around = around.parent
+        return around is not None and name in around.bindings
+
+    # helpers -------------------------------------------------------------------------------
+
+    def _helper(self, call: Call, node: ast.expr) -> tuple[Function, int] | None:
+        """The function whose own parameter is run, or called and run, and which one that is."""
+        name = dotted(node.func if isinstance(node, ast.Call) else node)
+        around: Function | None = call.function
+        bound = {name}
+        while around is not None and around.parent is not None:
+            for value in (v for each in list(bound) for v in around.bindings.get(each or "", ())):
+                bound.add(dotted(value.func if isinstance(value, ast.Call) else value))
+            for index, parameter in enumerate(around.parameters):
+                if parameter.arg in bound:
+                    return around, index
+            around = around.parent
+        return None
+
+    def _calls_of(self, function: Function, index: int) -> Iterator[tuple[Call, ast.expr]]:
+        name = function.parameters[index].arg
+        bound = function.owner is not None
+        for call in self._by_name.get(function.name, ()):
+            if self.symbols.resolve(call.node.func, call.function) is not function:
+                continue
+            place = index - (1 if bound else 0)
+            given = next((k.value for k in call.node.keywords if k.arg == name), None)
+            if given is None and 0 <= place < len(call.node.args):
+                given = call.node.args[place]
+            if given is not None:
+                yield call, given
+
+    def _decorated(
+        self, call: Call, decorator: Function, kept: bool, through: tuple[Function, ...]
+    ) -> Iterator[Start]:
+        """The asynchronous functions that a decorator turns into starts."""
+        if call.function is decorator:
+            return
+        for function in self.functions:
+            for each in function.decorators:
+                plain = each.func if isinstance(each, ast.Call) else each
+                if function.asynchronous and _last(plain) == decorator.name:
+                    found = self.symbols.resolve(plain, function.parent or function.module.body)
+                    if found is decorator:
+                        inner = (decorator, *through)
+                        yield Start(call, function, function.line, (function,), kept, inner)
+
+    # coroutines ----------------------------------------------------------------------------
+
+    def coroutines(  # noqa: C901 - one arm for each kind
+        self, node: ast.expr, scope: Function
+    ) -> Iterator[Function]:
+        """The functions whose coroutines an expression is or holds."""
+        match node:
+            case ast.Call():
+                callee = self.symbols.resolve(node.func, scope)
+                yield from self._made_by(node, callee, scope)
+            case ast.Name():
+                found = self.symbols.resolve(node, scope)
+                if isinstance(found, Function):
+                    yield found
+                for value in scope.bindings.get(node.id, ()):
+                    if isinstance(value, (ast.Call, ast.Lambda)):
+                        yield from self.coroutines(value, scope)
+            case ast.Attribute():
+                found = self.symbols.resolve(node, scope)
+                if isinstance(found, Function):
+                    yield found
+            case ast.Lambda():
+                yield from self.coroutines(node.body, scope)
+            case ast.Starred() | ast.Await():
+                yield from self.coroutines(node.value, scope)
+            case ast.ListComp() | ast.GeneratorExp():
+                yield from self.coroutines(node.elt, scope)
+
+    def _made_by(self, node: ast.Call, callee: object, scope: Function) -> Iterator[Function]:
+        if isinstance(callee, Function):
+            yield callee
+        elif isinstance(callee, (Instance, Class)):
+            kind = callee.kind if isinstance(callee, Instance) else callee
+            method = self.symbols.attribute(Instance(kind), "__call__")
+            if isinstance(method, Function):
+                yield method
+        elif isinstance(callee, Outside) and callee.name in COMBINERS:
+            for argument in node.args:
+                yield from self.coroutines(argument, scope)
+
+
+def _last(node: ast.expr) -> str:
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.id if isinstance(node, ast.Name) else ""

@@ -1,0 +1,420 @@
+"""What a name means, as far as a search needs it: resolved when it is asked for, and remembered."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from .facts import Class, Function, Module, dotted
+from .sources import Project
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """Something of another package, by its dotted name after imports are resolved."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """An object of one of the project's classes."""
+
+    kind: Class
+
+
+@dataclass(slots=True, eq=False)
+class Resource:
+    """An object that binds to an event loop: an engine, a session factory, a pool, a client.
+
+    Attributes:
+        kind: "engine", "sessionmaker", "pool", "client" or "primitive".
+        name: the variable or attribute that holds it.
+        module: where it is made.
+        line: where it is made.
+        shared: whether it outlives a call: it is a module's, a class's, or a cached function's.
+        pooled: False if it keeps no connection between uses (`NullPool`), None if that depends.
+        source: the engine behind a session factory.
+    """
+
+    kind: str
+    name: str
+    module: Module
+    line: int
+    shared: bool
+    pooled: bool | None = True
+    source: Resource | None = None
+
+    @property
+    def engine(self) -> Resource:
+        """What has the connections."""
+        return self.source if self.source is not None else self
+
+
+Symbol = Outside | Instance | Resource | Function | Class | Module | None
+
+#: What makes an object that binds to a loop.
+MAKERS = {
+    "sqlalchemy.ext.asyncio.create_async_engine": "engine",
+    "sqlalchemy.ext.asyncio.engine.create_async_engine": "engine",
+    "sqlalchemy.ext.asyncio.async_engine_from_config": "engine",
+    "sqlmodel.ext.asyncio.create_async_engine": "engine",
+    "asyncpg.create_pool": "pool",
+    "asyncpg.pool.create_pool": "pool",
+    "aiomysql.create_pool": "pool",
+    "asyncmy.create_pool": "pool",
+    "databases.Database": "client",
+    "redis.asyncio.Redis": "client",
+    "redis.asyncio.from_url": "client",
+    "redis.asyncio.Redis.from_url": "client",
+    "redis.asyncio.StrictRedis": "client",
+    "redis.asyncio.client.Redis": "client",
+    "redis.asyncio.ConnectionPool.from_url": "client",
+    "aioredis.from_url": "client",
+    "httpx.AsyncClient": "client",
+    "aiohttp.ClientSession": "client",
+    "openai.AsyncOpenAI": "client",
+    "anthropic.AsyncAnthropic": "client",
+    "motor.motor_asyncio.AsyncIOMotorClient": "client",
+    "pymongo.AsyncMongoClient": "client",
+    "elasticsearch.AsyncElasticsearch": "client",
+    "grpc.aio.insecure_channel": "client",
+    "grpc.aio.secure_channel": "client",
+}
+FACTORIES = frozenset(
+    {
+        "sqlalchemy.ext.asyncio.async_sessionmaker",
+        "sqlalchemy.ext.asyncio.session.async_sessionmaker",
+        "sqlalchemy.ext.asyncio.async_scoped_session",
+        "sqlalchemy.ext.asyncio.AsyncSession",
+        "sqlmodel.ext.asyncio.session.AsyncSession",
+        "sqlalchemy.orm.sessionmaker",
+    }
+)
+_CACHES = frozenset({"functools.cache", "functools.lru_cache"})
+_NULL_POOLS = ("sqlalchemy.pool.NullPool", "sqlalchemy.NullPool", "sqlalchemy.pool.impl.NullPool")
+_OWN_POOLS = (*_NULL_POOLS, "loopsentry.LoopLocalPool", "loopsentry.pool.LoopLocalPool")
+
+#: Who holds a value that is being worked out: its name, and whether it outlives a call.
+Holder = tuple[str, bool]
+_LOCAL: Holder = ("", False)
+
+
+class Symbols:
+    """Resolves names in one project."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self._known: dict[tuple[object, ...], Symbol] = {}
+        self._resources: dict[int, Resource] = {}
+        self._instances: set[Class] | None = None
+
+    def resources(self) -> Iterator[Resource]:
+        """All objects that bind to a loop, as far as a search met them."""
+        return iter(self._resources.values())
+
+    # names ---------------------------------------------------------------------------------
+
+    def resolve(self, node: ast.expr, scope: Function) -> Symbol:
+        """What an expression is."""
+        key = ("resolve", id(node), id(scope))
+        if key not in self._known:
+            self._known[key] = None  # while a cycle is open
+            self._known[key] = self._resolve(node, scope)
+        return self._known[key]
+
+    def _resolve(self, node: ast.expr, scope: Function) -> Symbol:
+        match node:
+            case ast.Name():
+                return self.name(node.id, scope)
+            case ast.Attribute():
+                return self.attribute(self.resolve(node.value, scope), node.attr)
+            case _:
+                return self.value(node, scope, _LOCAL)
+
+    def name(self, name: str, scope: Function) -> Symbol:
+        """What a name means in a function."""
+        around: Function | None = scope
+        while around is not None:
+            found = self._own(name, around)
+            if found is not _UNKNOWN:
+                return found
+            around = around.parent
+        return None
+
+    def _own(self, name: str, scope: Function) -> Symbol:  # noqa: PLR0911 - one for each way
+        if name in scope.inner:
+            return scope.inner[name]
+        if name in scope.imports:
+            return self._imported(scope.imports[name], scope.module)
+        if scope.parent is None:
+            if name not in scope.bindings and not self._is_filled(name, scope.module):
+                return None if name not in _BUILTINS else Outside(name)
+            return self.variable(scope.module, name)
+        if name in scope.shared:
+            return _UNKNOWN
+        for parameter in scope.parameters:
+            if parameter.arg == name:
+                return self._parameter(parameter, scope)
+        if name in scope.entered:
+            return self.entered(scope.entered[name], scope)
+        if name in scope.bindings:
+            return self._first(scope.bindings[name], scope, _LOCAL)
+        return _UNKNOWN
+
+    def _parameter(self, parameter: ast.arg, scope: Function) -> Symbol:
+        first = scope.parameters and scope.parameters[0] is parameter
+        if scope.owner is not None and first and not _is_static(scope):
+            return scope.owner if parameter.arg == "cls" else Instance(scope.owner)
+        if parameter.annotation is None:
+            return None
+        kind = self.resolve(_plain(parameter.annotation), scope.module.body)
+        return Instance(kind) if isinstance(kind, Class) else None
+
+    def _imported(self, name: str, importer: Module) -> Symbol:
+        module = self.project.find(name, importer)
+        if module is not None:
+            return module
+        base, _, last = name.rpartition(".")
+        if name.startswith(".") and not base.strip("."):
+            base = name[: len(name) - len(name.lstrip("."))]
+        home = self.project.find(base, importer) if base else None
+        if home is not None and home is not importer:
+            return self.attribute(home, last)
+        return None if name.startswith(".") else Outside(name)
+
+    def _is_filled(self, name: str, module: Module) -> bool:
+        return any(name in function.shared for function in self._functions_of(module))
+
+    def _functions_of(self, module: Module) -> list[Function]:
+        return list(module.functions())
+
+    def variable(self, module: Module, name: str) -> Symbol:
+        """What a module's variable holds, also where a function fills it later."""
+        key = ("variable", id(module), name)
+        if key in self._known:
+            return self._known[key]
+        self._known[key] = None
+        holder = (name, True)
+        found = self._first(module.body.bindings.get(name, ()), module.body, holder)
+        if found is None:
+            fillers = (f for f in self._functions_of(module) if name in f.shared)
+            values = (self._first(f.bindings.get(name, ()), f, holder) for f in fillers)
+            found = next((value for value in values if value is not None), None)
+        self._known[key] = found
+        return found
+
+    def attribute(self, symbol: Symbol, name: str) -> Symbol:  # noqa: PLR0911 - one for each kind
+        """What an attribute of something is."""
+        match symbol:
+            case Outside():
+                return Outside(f"{symbol.name}.{name}")
+            case Resource():
+                return symbol
+            case Module():
+                return self._of_module(symbol, name)
+            case Class():
+                return self._of_class(symbol, name)
+            case Instance():
+                found = self._of_class(symbol.kind, name)
+                if isinstance(found, Function) and _is_property(found):
+                    return self._first(found.returned, found, _LOCAL)
+                return found
+            case _:
+                return None
+
+    def _of_module(self, module: Module, name: str) -> Symbol:
+        found = self._own(name, module.body)
+        if found is not None and found is not _UNKNOWN:
+            return found
+        if module.package:
+            return self.project.find(".".join((*module.parts, name)), module)
+        return None
+
+    def _of_class(self, kind: Class, name: str) -> Symbol:
+        for each in self.lineage(kind):
+            if name in each.methods:
+                return each.methods[name]
+            if name in each.bindings:
+                return self._first(each.bindings[name], each.scope, (name, True))
+            if name in each.attributes:
+                holder = (name, self.is_shared(kind))
+                values = (self.value(v, m, holder) for m, v in each.attributes[name])
+                found = next((value for value in values if value is not None), None)
+                if found is not None:
+                    return found
+        return None
+
+    def lineage(self, kind: Class) -> Iterator[Class]:
+        """A class and those of the project that it comes of."""
+        waiting, seen = [kind], set[Class]()
+        while waiting:
+            each = waiting.pop(0)
+            if each in seen:
+                continue
+            seen.add(each)
+            yield each
+            for base in each.node.bases:
+                found = self.resolve(base, each.scope)
+                if isinstance(found, Class):
+                    waiting.append(found)
+
+    def is_shared(self, kind: Class) -> bool:
+        """Whether an object of a class is kept by a module or a class."""
+        if self._instances is None:
+            self._instances = set()
+            for module in self.project.modules:
+                for name, values in module.body.bindings.items():
+                    made = (self.value(each, module.body, (name, True)) for each in values)
+                    self._instances.update(m.kind for m in made if isinstance(m, Instance))
+        return kind in self._instances
+
+    # values --------------------------------------------------------------------------------
+
+    def _first(self, values: Iterable[ast.expr], scope: Function, holder: Holder) -> Symbol:
+        for value in values:
+            found = self.value(value, scope, holder)
+            if found is not None:
+                return found
+        return None
+
+    def value(self, node: ast.expr, scope: Function, holder: Holder) -> Symbol:
+        """What an expression comes to, for whoever holds the result."""
+        key = ("value", id(node), id(scope), holder)
+        if key not in self._known:
+            self._known[key] = None
+            self._known[key] = self._value(node, scope, holder)
+        return self._known[key]
+
+    def _value(self, node: ast.expr, scope: Function, holder: Holder) -> Symbol:
+        match node:
+            case ast.Call():
+                return self._called(node, scope, holder)
+            case ast.Await() | ast.Starred() | ast.NamedExpr():
+                return self.value(node.value, scope, holder)
+            case ast.IfExp():
+                return self._first((node.body, node.orelse), scope, holder)
+            case ast.BoolOp():
+                return self._first(node.values, scope, holder)
+            case ast.Name() | ast.Attribute():
+                return self.resolve(node, scope)
+            case _:
+                return None
+
+    def _called(self, node: ast.Call, scope: Function, holder: Holder) -> Symbol:
+        callee = self.resolve(node.func, scope)
+        match callee:
+            case Outside():
+                return self._made(node, callee.name, scope, holder)
+            case Class():
+                return Instance(callee)
+            case Resource():
+                return callee
+            case Function():
+                cached = any(self._is_cache(each, callee) for each in callee.decorators)
+                keeper = (callee.name, True) if cached else holder
+                return self._first(callee.returned, callee, keeper)
+            case _:
+                return None
+
+    def _is_cache(self, decorator: ast.expr, function: Function) -> bool:
+        plain = decorator.func if isinstance(decorator, ast.Call) else decorator
+        found = self.resolve(plain, function.module.body)
+        return isinstance(found, Outside) and found.name in _CACHES
+
+    def _made(self, node: ast.Call, name: str, scope: Function, holder: Holder) -> Symbol:
+        if name in FACTORIES:
+            return self._factory(node, scope, holder)
+        kind = MAKERS.get(name)
+        if kind is None:
+            return Outside(f"{name}()")
+        made = self._resources.get(id(node))
+        if made is None:
+            made = Resource(kind, holder[0], scope.module, node.lineno, holder[1])
+            made.pooled = self._is_pooled(node, scope)
+            self._resources[id(node)] = made
+        if holder[1] and not made.shared:
+            made.shared, made.name = True, holder[0]
+        return made
+
+    def _factory(self, node: ast.Call, scope: Function, holder: Holder) -> Symbol:
+        given = [*node.args[:1], *(k.value for k in node.keywords if k.arg in ("bind", "engine"))]
+        source = self._first(given, scope, _LOCAL)
+        if not isinstance(source, Resource):
+            return None
+        made = self._resources.get(id(node))
+        if made is None:
+            engine = source.engine
+            made = Resource("sessionmaker", holder[0], scope.module, node.lineno, engine.shared)
+            made.source = engine
+            self._resources[id(node)] = made
+        return made
+
+    def _is_pooled(self, node: ast.Call, scope: Function) -> bool | None:
+        """Whether an engine keeps connections that a loop can leave behind."""
+        for keyword in node.keywords:
+            if keyword.arg == "poolclass":
+                return self._pool_of(keyword.value, scope)
+            if keyword.arg is None:
+                return self._pool_in(keyword.value, scope)
+        return True
+
+    def _pool_of(self, node: ast.expr, scope: Function) -> bool | None:
+        if isinstance(node, ast.IfExp):
+            return None
+        found = self.resolve(node, scope)
+        return not (isinstance(found, Outside) and found.name in _OWN_POOLS)
+
+    def _pool_in(self, node: ast.expr, scope: Function) -> bool | None:
+        """What a dictionary of options says, where it is written out in the same function."""
+        name = dotted(node)
+        values = scope.bindings.get(name, ()) if name else ()
+        for each in (*values, *scope.module.body.bindings.get(name or "", ())):
+            if isinstance(each, ast.Dict):
+                for key, value in zip(each.keys, each.values, strict=True):
+                    if isinstance(key, ast.Constant) and key.value == "poolclass":
+                        return self._pool_of(value, scope)
+            if isinstance(each, ast.Call):
+                for keyword in each.keywords:
+                    if keyword.arg == "poolclass":
+                        return self._pool_of(keyword.value, scope)
+        source = ast.unparse(scope.node) if not isinstance(scope.node, ast.Module) else ""
+        return None if "NullPool" in source else True
+
+    def entered(self, node: ast.expr, scope: Function) -> Symbol:
+        """What `with node as name` binds the name to."""
+        found = self.value(node, scope, _LOCAL)
+        if isinstance(found, Instance):
+            for name in ("__aenter__", "__enter__"):
+                method = self._of_class(found.kind, name)
+                if isinstance(method, Function):
+                    return self._first(method.returned, method, _LOCAL)
+        return found
+
+
+#: A name that a function does not know: the function around it may.
+_UNKNOWN = Outside("?")
+_BUILTINS = frozenset({"len", "list", "print", "range", "super", "getattr", "hasattr", "type"})
+
+
+def _plain(annotation: ast.expr) -> ast.expr:
+    """A type without `Optional`, `Annotated` and `| None`."""
+    while True:
+        match annotation:
+            case ast.BinOp(op=ast.BitOr()):
+                annotation = annotation.left
+            case ast.Subscript(value=ast.Name(id="Optional" | "Annotated" | "Final")):
+                inner = annotation.slice
+                annotation = inner.elts[0] if isinstance(inner, ast.Tuple) else inner
+            case _:
+                return annotation
+
+
+def _is_static(function: Function) -> bool:
+    return any(dotted(each) == "staticmethod" for each in function.decorators)
+
+
+def _is_property(function: Function) -> bool:
+    names = (dotted(each) or "" for each in function.decorators)
+    return any(name.rpartition(".")[2] in ("property", "cached_property") for name in names)

@@ -1,0 +1,363 @@
+"""The static audit: projects whose mistake is found, and twins about which it is silent."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from loopsentry.audit.auditor import AuditError, audit, explain_silence, load_rules
+from loopsentry.audit.findings import Finding
+from loopsentry.audit.reports import as_json, render
+from loopsentry.cli import cli
+
+DB = """
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+engine = create_async_engine("postgresql+asyncpg://db/shop")
+Session = async_sessionmaker(engine)
+"""
+USES = """
+import asyncio
+from app.db import Session, engine
+async def load():
+    async with Session() as session:
+        await session.execute("select 1")
+async def save():
+    async with Session() as session:
+        await session.execute("insert")
+"""
+TASK = """
+from celery import shared_task
+@shared_task
+def send():
+    asyncio.run(load())
+"""
+TWICE = """
+def main():
+    asyncio.run(load())
+    asyncio.run(save())
+if __name__ == "__main__":
+    main()
+"""
+SERVER = """
+import uvicorn
+from fastapi import Depends, FastAPI
+app = FastAPI()
+async def get_session():
+    async with Session() as session:
+        yield session
+@app.get("/")
+async def show(session=Depends(get_session)):
+    return await session.execute("select 1")
+if __name__ == "__main__":
+    asyncio.run(load())
+    uvicorn.run(app)
+"""
+HELPER = """
+from celery import shared_task
+def run_async(coroutine):
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(coroutine)
+    finally:
+        loop.close()
+@shared_task(bind=True)
+def send(self):
+    run_async(load())
+"""
+DECORATOR = """
+import functools
+import typer
+app = typer.Typer()
+def asynchronous(function):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return asyncio.run(function(*args, **kwargs))
+    return wrapper
+@app.callback()
+@asynchronous
+async def prepare():
+    await load()
+@app.command()
+@asynchronous
+async def work():
+    await save()
+"""
+LOOP = """
+import time
+def main():
+    while True:
+        asyncio.run(load())
+        time.sleep(1)
+if __name__ == "__main__":
+    main()
+"""
+THREAD = """
+import threading
+def work():
+    asyncio.run(load())
+def start():
+    threading.Thread(target=work).start()
+"""
+GETTER = """
+from celery import shared_task
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+_engine = None
+def get_engine():
+    global _engine
+    if _engine is None:
+        _engine = create_async_engine("postgresql+asyncpg://db/shop")
+    return _engine
+async def look():
+    async with AsyncSession(get_engine()) as session:
+        await session.execute("select 1")
+@shared_task
+def send():
+    asyncio.run(look())
+"""
+SERVICE = """
+from celery import shared_task
+from sqlalchemy.ext.asyncio import create_async_engine
+class Database:
+    def __init__(self):
+        self.engine = create_async_engine("postgresql+asyncpg://db/shop")
+    async def look(self):
+        async with self.engine.connect() as connection:
+            await connection.execute("select 1")
+database = Database()
+@shared_task
+def send():
+    asyncio.run(database.look())
+"""
+CLIENT = """
+import httpx
+from celery import shared_task
+client = httpx.AsyncClient()
+async def fetch():
+    await client.get("https://example.org")
+@shared_task
+def send():
+    asyncio.run(fetch())
+"""
+LIBRARY = """
+def send_now():
+    asyncio.run(load())
+"""
+
+#: A project's main file, then the certainty, the start's function and the chain's functions.
+FOUND: dict[str, tuple[str, str, list[str]]] = {
+    "task": (TASK, "proven", ["send", "load"]),
+    "two runs in a row": (TWICE, "proven", ["<module>", "main", "save"]),
+    "a server after a run": (SERVER, "likely", ["<module>", "load"]),
+    "a helper": (HELPER, "proven", ["send", "load"]),
+    "a decorator": (DECORATOR, "proven", ["work", "save"]),
+    "in a loop's body": (LOOP, "proven", ["main", "load"]),
+    "in a thread": (THREAD, "likely", ["work", "load"]),
+    "a lazy getter": (GETTER, "proven", ["send", "look"]),
+    "an object of a module": (SERVICE, "proven", ["send", "look"]),
+    "an HTTP client": (CLIENT, "proven", ["send", "fetch"]),
+    "no caller": (LIBRARY, "latent", ["send_now", "load"]),
+}
+
+NO_POOL = """
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.pool import NullPool
+engine = create_async_engine("postgresql+asyncpg://db/shop", poolclass=NullPool)
+Session = async_sessionmaker(engine)
+"""
+
+#: What one change makes of a project that is found: the source, the two texts that are exchanged,
+#: and the rule that keeps silent then.
+TWINS: dict[str, tuple[str, str, str, str]] = {
+    "disposed in the coroutine": (
+        TASK,
+        'await session.execute("select 1")',
+        'await session.execute("select 1"); await engine.dispose()',
+        "disposed",
+    ),
+    "disposed before the run": (
+        TASK,
+        "    asyncio.run(load())",
+        "    engine.sync_engine.dispose(); asyncio.run(load())",
+        "disposed",
+    ),
+    "a kept loop": (
+        HELPER,
+        "loop = asyncio.new_event_loop()",
+        "loop = asyncio.get_event_loop()",
+        "kept-loop",
+    ),
+    "one run": (TWICE, "    asyncio.run(save())\n", "", "one-run"),
+    "one or the other": (
+        TWICE,
+        "    asyncio.run(load())\n",
+        "    if engine:\n        asyncio.run(load())\n        return\n",
+        "one-run",
+    ),
+    "a server in children": (SERVER, "run(app)", "run(app, reload=True)", "one-run"),
+    "nothing shared": (TASK, "run(load())", "run(asyncio.sleep(1))", "nothing-shared"),
+    "an object of its own": (
+        SERVICE,
+        "database = Database()\n@shared_task\ndef send():\n",
+        "@shared_task\ndef send():\n    database = Database()\n",
+        "nothing-shared",
+    ),
+    "no task": (TASK, "@shared_task\ndef send", "def test_send", "test"),
+}
+
+
+def write(folder: Path, main: str, *, db: str = DB, name: str = "main.py") -> Path:
+    """Write a project with a package `app`."""
+    package = folder / "app"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "db.py").write_text(db, "utf-8")
+    (package / name).write_text(main, "utf-8")
+    return folder
+
+
+def found_in(folder: Path) -> list[Finding]:
+    """Audit a project; give its findings of the rule under test."""
+    return [each for each in audit([folder]).findings if each.code == "LSA101"]
+
+
+@pytest.mark.parametrize("case", FOUND)
+def test_a_mistake_is_found_place_by_place(tmp_path: Path, case: str) -> None:
+    """The certainty, the start, the chain and the object are those of the source."""
+    main, certainty, chain = FOUND[case]
+    source = USES + main
+    (finding,) = found_in(write(tmp_path, source))
+    assert finding.certainty == certainty
+    assert [link.function for link in finding.chain] == chain
+    assert finding.file == "app/main.py"
+    assert "run" in source.splitlines()[finding.line - 1] or "async def" in source
+    assert finding.object is not None
+    assert finding.fixes
+
+
+@pytest.mark.parametrize("case", TWINS)
+def test_one_change_silences_it(tmp_path: Path, case: str) -> None:
+    """What cures the mistake, or makes it none, is understood, and can be asked for."""
+    main, before, after, rule = TWINS[case]
+    source = USES + main
+    assert source.count(before) == 1
+    broken, cured = tmp_path / "broken", tmp_path / "cured"
+    for folder in (broken, cured):
+        folder.mkdir()
+    assert found_in(write(broken, source))
+    assert found_in(write(cured, source.replace(before, after))) == []
+    silences = audit([cured]).silences
+    told = next(each for each in silences if each.rule == rule)
+    assert rule in explain_silence(audit([cured]), f"{told.file}:{told.line}")
+
+
+def test_an_engine_without_a_pool_is_left_alone(tmp_path: Path) -> None:
+    """NullPool leaves nothing behind on a loop."""
+    write(tmp_path, USES + TASK, db=NO_POOL)
+    assert found_in(tmp_path) == []
+    assert [each.rule for each in audit([tmp_path]).silences] == ["own-pool"]
+
+
+# what is reported ------------------------------------------------------------------------------
+
+
+def test_every_rule_says_what_it_is() -> None:
+    """A rule has a code of its own, a name, a title and an explanation."""
+    rules = load_rules()
+    assert len({rule.CODE for rule in rules}) == len(rules) > 0
+    for rule in rules:
+        title, _, explanation = (rule.__doc__ or "").partition("\n")
+        assert title
+        assert explanation.strip()
+        assert rule.CODE.startswith("LSA1")
+
+
+def test_the_json_form_is_that_of_the_contract(tmp_path: Path) -> None:
+    """The record has the published fields, with paths relative to the audited folder."""
+    (tmp_path / "broken.py").write_text("def (", "utf-8")
+    told = json.loads(render(audit([write(tmp_path, USES + TASK)]), "json"))
+    assert told["schema"] == 1
+    (finding,) = told["findings"]
+    assert {"code", "kind", "certainty", "file", "line", "message", "chain", "object", "fixes"} <= (
+        finding.keys()
+    )
+    assert set(finding["chain"][0]) == {"file", "line", "function", "note"}
+    assert {"name", "file", "line"} <= finding["object"].keys()
+    assert finding["object"]["file"] == "app/db.py"
+    assert [skipped["file"] for skipped in told["skipped"]] == ["broken.py"]
+
+
+@pytest.mark.parametrize("how", ["text", "concise"])
+def test_a_report_names_the_start_and_the_object(tmp_path: Path, how: str) -> None:
+    """A reader, and grep, find the place, the code and the count."""
+    shown = render(audit([write(tmp_path, USES + TASK)]), how)
+    assert "LSA101" in shown
+    assert "app/main.py:" in shown
+    assert "1 proven, 0 likely, 0 latent; 1 starts" in shown
+
+
+def test_a_comment_silences_a_finding(tmp_path: Path) -> None:
+    """`# noqa: LSA101` on the start's line takes it out, another code does not."""
+    source = USES + TASK
+    line = "asyncio.run(load())"
+    write(tmp_path, source.replace(line, f"{line}  # noqa: LSA999"))
+    assert found_in(tmp_path)
+    (tmp_path / "app" / "main.py").write_text(
+        source.replace(line, f"{line}  # noqa: LSA101"), "utf-8"
+    )
+    assert found_in(tmp_path) == []
+
+
+ODD: dict[str, bytes] = {
+    "null.py": b"x = 1\0",
+    "latin.py": b"# -*- coding: latin-1 -*-\nname = '\xe9'\n",
+    "bom.py": b"\xef\xbb\xbfx = 1\n",
+    "deep.py": b"x = " + b"(" * 500 + b"1" + b")" * 500,
+    "chain.py": b"x = " + b" + ".join([b"1"] * 3_000),
+    "cycle.py": b"from cycle import a as b\nfrom cycle import b as a\na = b\nb = a\n",
+    "empty.py": b"",
+}
+
+
+def test_odd_files_cost_a_line_and_nothing_else(tmp_path: Path) -> None:
+    """Files that cannot be read are told, one line each; the others are audited."""
+    for name, source in ODD.items():
+        (tmp_path / name).write_bytes(source)
+    found = audit([write(tmp_path, USES + TASK)])
+    assert [each.code for each in found.findings] == ["LSA101"]
+    assert {file for file, *_ in found.skipped} <= {"null.py", "deep.py", "chain.py"}
+    assert "null.py" in {file for file, *_ in found.skipped}
+    assert as_json(found)["skipped"]
+
+
+def test_the_command_says_by_its_status_what_it_found(tmp_path: Path) -> None:
+    """0 for a clean project, 1 for findings, 2 for what cannot be audited."""
+
+    def run(*arguments: Any) -> tuple[int, str]:
+        ended = CliRunner().invoke(cli, ["audit", *map(str, arguments)])
+        return ended.exit_code, ended.output
+
+    clean = tmp_path / "clean"
+    clean.mkdir()
+    write(clean, USES)
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    write(broken, USES + TASK)
+    assert run(clean)[0] == 0
+    assert run(broken)[0] == 1
+    assert run(broken, "--exit-zero")[0] == 0
+    assert run(broken, "--min-certainty", "proven", "--format", "concise")[0] == 1
+    status, shown = run(tmp_path / "nowhere")
+    assert status == 2
+    assert "does not exist" in shown
+    assert run(broken, "--why-silent", "app/main.py:1")[0] == 2
+
+
+def test_a_start_that_is_none_cannot_be_explained(tmp_path: Path) -> None:
+    """Asking about a line without a start lists the lines that have one."""
+    write(tmp_path, USES + TWICE.replace("    asyncio.run(save())\n", ""))
+    with pytest.raises(AuditError, match="known starts in that file: lines"):
+        explain_silence(audit([tmp_path]), "app/main.py:1")
