@@ -162,6 +162,15 @@ FOUND: dict[str, tuple[str, str, list[str]]] = {
     "no caller": (LIBRARY, "latent", ["send_now", "load"]),
 }
 
+RUNNERS = """
+def main():
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(load())
+    loop = asyncio.new_event_loop()
+    asyncio.run(save())
+if __name__ == "__main__":
+    main()
+"""
 NO_POOL = """
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -198,6 +207,26 @@ TWINS: dict[str, tuple[str, str, str, str]] = {
         "one-run",
     ),
     "a server in children": (SERVER, "run(app)", "run(app, reload=True)", "one-run"),
+    "one loop in a variable": (
+        RUNNERS,
+        "asyncio.run(save())",
+        "loop.run_until_complete(save())",
+        "one-run",
+    ),
+    "one loop for a loop's body": (
+        LOOP,
+        "    while True:\n        asyncio.run(load())",
+        "    loop = asyncio.new_event_loop()\n"
+        "    while True:\n        loop.run_until_complete(load())",
+        "one-run",
+    ),
+    "one runner": (
+        TWICE,
+        "    asyncio.run(load())\n    asyncio.run(save())",
+        "    with asyncio.Runner() as runner:\n"
+        "        runner.run(load())\n        runner.run(save())",
+        "one-run",
+    ),
     "nothing shared": (TASK, "run(load())", "run(asyncio.sleep(1))", "nothing-shared"),
     "an object of its own": (
         SERVICE,

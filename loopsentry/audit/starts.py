@@ -67,6 +67,16 @@ class Start:
     kept: bool
     through: tuple[Function, ...] = ()
 
+    @property
+    def loop(self) -> str | None:
+        """The variable of the function that holds the loop, None if each call makes one."""
+        func = self.call.node.func
+        held = isinstance(func, ast.Attribute) and isinstance(func.value, ast.Name)
+        if self.through or not held or self.call.function is not self.function:
+            return None
+        name = func.value.id  # type: ignore[attr-defined]
+        return name if name in self.function.bindings or name in self.function.entered else None
+
 
 #: A call that starts a loop, what it runs, whether the loop is kept, the helpers passed so far.
 Begun = tuple[Call, ast.expr, bool, tuple[Function, ...]]

@@ -114,7 +114,7 @@ Suspects = dict[Start, list[Resource]]
 def _repeated(program: Program, suspects: Suspects) -> Judged:
     """Starts in the body of a loop."""
     for start, engines in suspects.items():
-        if start.call.repeated and start.call.function is start.function:
+        if start.call.repeated and start.call.function is start.function and start.loop is None:
             for engine in engines:
                 why = "the start stands in the body of a loop"
                 yield start, engine, _finding(program, start, engine, [], "proven", why, "twice")
@@ -148,7 +148,7 @@ def _sequences(program: Program, suspects: Suspects) -> Judged:
             if first.start is None or first.start not in suspects:
                 continue
             for second in runs[index + 1 :]:
-                if not _exclude(first, second):
+                if not _exclude(first, second) and not _is_one_loop(first, second):
                     yield from _pair(program, suspects, entry, (first, second))
 
 
@@ -238,6 +238,14 @@ def _application(decorator: ast.expr, method: str | None = None) -> str | None:
     if not isinstance(plain, ast.Attribute) or not isinstance(plain.value, ast.Name):
         return None
     return plain.value.id if method in (None, plain.attr) else None
+
+
+def _is_one_loop(first: Run, second: Run) -> bool:
+    """Whether both run on the loop that one variable of one function holds."""
+    one, two = first.start, second.start
+    if one is None or two is None or one.function is not two.function:
+        return False
+    return one.loop is not None and one.loop == two.loop
 
 
 def _exclude(first: Run, second: Run) -> bool:
