@@ -57,7 +57,7 @@ def load_causes() -> tuple[Cause, ...]:
     """The causes, in the order of their codes."""
     causes = []
     for entry in load("causes"):
-        title, _, explanation = _docstring_of(entry).strip().partition("\n")
+        title, _, explanation = docstring_of(entry).strip().partition("\n")
         causes.append(
             Cause(
                 code=entry.CODE,
@@ -70,7 +70,7 @@ def load_causes() -> tuple[Cause, ...]:
     return tuple(sorted(causes, key=lambda cause: cause.code))
 
 
-def _docstring_of(entry: ModuleType) -> str:
+def docstring_of(entry: ModuleType) -> str:
     """What an entry says of itself; from its source where Python left docstrings out (`-OO`)."""
     if entry.__doc__ is not None:
         return entry.__doc__

@@ -1,10 +1,12 @@
-"""The long version of a cause or a fix, from the shelves."""
+"""The long version of a cause, a finding in source or a fix, from the shelves."""
 
 from __future__ import annotations
 
 import itertools
+from types import ModuleType
 
 from . import catalog
+from .audit.auditor import load_rules
 from .diagnosis import Cause, Remedy
 
 
@@ -13,7 +15,7 @@ class UnknownTopicError(LookupError):
 
 
 def explain(topic: str | None = None) -> str:
-    """Explain a code ("LS101"), a cause ("closed-loop") or a fix ("fresh-session"), as Markdown.
+    """Explain a code ("LS101", "LSA101"), a cause ("closed-loop") or a fix, as Markdown.
 
     Args:
         topic: what to explain, in any case of letters; None lists everything there is.
@@ -34,16 +36,30 @@ def explain(topic: str | None = None) -> str:
     for fix in fixes:
         if wanted == fix.id:
             return _explain_fix(fix, causes)
-    names = ", ".join([*(cause.code for cause in causes), *(fix.id for fix in fixes)])
+    rules = load_rules()
+    for rule in rules:
+        if wanted in (rule.CODE.lower(), rule.NAME):
+            title, text = _parts(rule)
+            return f"# {rule.CODE} {rule.NAME}\n\n*{title}*\n\n{text}\n"
+    coded = (*(cause.code for cause in causes), *(rule.CODE for rule in rules))
+    names = ", ".join([*coded, *(fix.id for fix in fixes)])
     raise UnknownTopicError(f"nothing is called {topic!r}; there are {names}")
 
 
 def _overview(causes: tuple[Cause, ...], fixes: tuple[Remedy, ...]) -> str:
     lines = ["# Causes", ""]
     lines += [f"- `{cause.code}` {cause.name}: {cause.title}" for cause in causes]
+    lines += ["", "# Findings in source", ""]
+    lines += [f"- `{rule.CODE}` {rule.NAME}: {_parts(rule)[0]}" for rule in load_rules()]
     lines += ["", "# Fixes", ""]
     lines += [f"- `{fix.id}`: {fix.title}" for fix in fixes]
     return "\n".join(lines) + "\n"
+
+
+def _parts(rule: ModuleType) -> tuple[str, str]:
+    """A rule's title and its explanation."""
+    title, _, text = catalog.docstring_of(rule).strip().partition("\n")
+    return title, text.strip()
 
 
 def _explain_cause(cause: Cause, fixes: tuple[Remedy, ...]) -> str:

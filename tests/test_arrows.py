@@ -62,7 +62,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     ),
     "annotation": frozenset({"model", "exceptions", "story", "renderers"}),
     "catalog": frozenset({"model", "diagnosis", "_frames", "_sockets"}),
-    "explanation": frozenset({"catalog", "diagnosis"}),
+    "explanation": frozenset({"audit", "catalog", "diagnosis"}),
     "report": frozenset(
         {
             "_safely",

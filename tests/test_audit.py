@@ -13,6 +13,7 @@ from loopsentry.audit.auditor import AuditError, audit, explain_silence, load_ru
 from loopsentry.audit.findings import Finding
 from loopsentry.audit.reports import as_json, render
 from loopsentry.cli import cli
+from loopsentry.explanation import explain
 
 DB = """
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
@@ -216,15 +217,19 @@ TWINS: dict[str, tuple[str, str, str, str]] = {
     "one loop for a loop's body": (
         LOOP,
         "    while True:\n        asyncio.run(load())",
-        "    loop = asyncio.new_event_loop()\n"
-        "    while True:\n        loop.run_until_complete(load())",
+        (
+            "    loop = asyncio.new_event_loop()\n"
+            "    while True:\n        loop.run_until_complete(load())"
+        ),
         "one-run",
     ),
     "one runner": (
         TWICE,
         "    asyncio.run(load())\n    asyncio.run(save())",
-        "    with asyncio.Runner() as runner:\n"
-        "        runner.run(load())\n        runner.run(save())",
+        (
+            "    with asyncio.Runner() as runner:\n"
+            "        runner.run(load())\n        runner.run(save())"
+        ),
         "one-run",
     ),
     "nothing shared": (TASK, "run(load())", "run(asyncio.sleep(1))", "nothing-shared"),
@@ -302,6 +307,8 @@ def test_every_rule_says_what_it_is() -> None:
         assert title
         assert explanation.strip()
         assert rule.CODE.startswith("LSA1")
+        assert explanation.strip() in explain(rule.CODE)
+        assert rule.CODE in explain(None)
 
 
 def test_the_json_form_is_that_of_the_contract(tmp_path: Path) -> None:

@@ -1,0 +1,69 @@
+"""a coroutine blocks the loop that it waits for
+
+`asyncio.run_coroutine_threadsafe(…).result()` waits in the thread. Called in a coroutine it stops
+its own event loop; where the work was submitted to that very loop, it waits for ever.
+
+Await the coroutine, or `asyncio.wrap_future(…)` of what another thread's loop does.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from loopsentry.audit.entries import is_test
+from loopsentry.audit.facts import Call, Function, dotted
+from loopsentry.audit.findings import Finding
+from loopsentry.audit.program import Program
+from loopsentry.audit.symbols import Outside
+
+CODE = "LSA110"
+NAME = "blocking-result-in-loop"
+
+_SUBMIT = "asyncio.run_coroutine_threadsafe"
+_OWN = ("asyncio.get_running_loop()", "asyncio.get_event_loop()")
+
+
+def find(program: Program) -> Iterator[Finding]:
+    """Find coroutines that wait for a submitted coroutine's result."""
+    for function in program.functions:
+        if not function.asynchronous or is_test(function):
+            continue
+        for call in function.calls:
+            submitted = _submitted(program, function, call)
+            if submitted is not None:
+                yield _finding(program, function, call, submitted)
+
+
+def _submitted(program: Program, function: Function, call: Call) -> ast.Call | None:
+    """The submission whose result a call waits for."""
+    node = call.node.func
+    if not isinstance(node, ast.Attribute) or node.attr != "result":
+        return None
+    values = [node.value, *function.bindings.get(dotted(node.value) or "", ())]
+    for value in values:
+        if isinstance(value, ast.Call):
+            callee = program.symbols.resolve(value.func, function)
+            if isinstance(callee, Outside) and callee.name == _SUBMIT:
+                return value
+    return None
+
+
+def _finding(program: Program, function: Function, call: Call, submitted: ast.Call) -> Finding:
+    given = [*submitted.args[1:2], *(k.value for k in submitted.keywords if k.arg == "loop")]
+    loop = program.symbols.resolve(given[0], function) if given else None
+    own = isinstance(loop, Outside) and loop.name in _OWN
+    bounded = bool(call.node.args or call.node.keywords)
+    ends = "until the time-out" if bounded else "for ever"
+    words = f"waits {ends} for its own loop" if own else "stops its loop while it waits for another"
+    return Finding(
+        code=CODE,
+        kind=NAME,
+        certainty="proven" if own else "likely",
+        file=program.project.relative(function.module.path),
+        line=call.line,
+        message=f"{function.name}() {words}",
+        chain=(program.link((function, call.line), "waits in the loop's thread"),),
+        reason="the coroutine was submitted to the running loop" if own else "it is a coroutine",
+        fixes=("await-instead", "submit-to-owner"),
+    )

@@ -1,0 +1,89 @@
+"""objects are kept by the identity of a loop
+
+`id(loop)` is used again: twenty runs of `asyncio.run` gave one or two different ones. A cache keyed
+by it hands the engine of a closed loop to the next loop, which looks the same.
+
+Keep the object in a `weakref.WeakKeyDictionary` by the loop itself, or use `LoopLocalPool`, which
+does.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from loopsentry.audit.entries import is_test
+from loopsentry.audit.facts import Call, Function, dotted
+from loopsentry.audit.findings import Finding
+from loopsentry.audit.program import Program
+from loopsentry.audit.symbols import Outside
+
+CODE = "LSA107"
+NAME = "id-keyed-loop-cache"
+
+_LOOPS = ("asyncio.get_running_loop()", "asyncio.get_event_loop()", "asyncio.new_event_loop()")
+_LOOKUPS = frozenset({"get", "setdefault", "pop"})
+
+
+def find(program: Program) -> Iterator[Finding]:
+    """Find identities of loops that are used as keys."""
+    for function in program.functions:
+        if is_test(function):
+            continue
+        made = [call for call in function.calls if _is_identity(program, function, call)]
+        if not made:
+            continue
+        identities = {id(call.node) for call in made}
+        names = {
+            name
+            for name, values in function.bindings.items()
+            if any(_holds(value, identities, set()) for value in values)
+        }
+        if _is_key(function, identities, names):
+            yield _finding(program, function, made[0])
+
+
+def _is_identity(program: Program, function: Function, call: Call) -> bool:
+    if dotted(call.node.func) != "id" or len(call.node.args) != 1:
+        return False
+    found = program.symbols.value(call.node.args[0], function, ("", False))
+    return isinstance(found, Outside) and found.name in _LOOPS
+
+
+def _holds(node: ast.expr, identities: set[int], names: set[str]) -> bool:
+    """Whether an expression is an identity, or a tuple or text with one in it."""
+    return any(
+        id(each) in identities or (isinstance(each, ast.Name) and each.id in names)
+        for each in ast.walk(node)
+    )
+
+
+def _is_key(function: Function, identities: set[int], names: set[str]) -> bool:
+    """Whether an identity is looked up, or stored by; in a log line it does no harm."""
+    for node in ast.walk(function.node):
+        match node:
+            case ast.Subscript(slice=key):
+                pass
+            case ast.Compare(left=key, ops=[ast.In() | ast.NotIn()]):
+                pass
+            case ast.Call(func=ast.Attribute(attr=attr), args=[key, *_]) if attr in _LOOKUPS:
+                pass
+            case _:
+                continue
+        if _holds(key, identities, names):
+            return True
+    return False
+
+
+def _finding(program: Program, function: Function, call: Call) -> Finding:
+    return Finding(
+        code=CODE,
+        kind=NAME,
+        certainty="proven",
+        file=program.project.relative(function.module.path),
+        line=call.line,
+        message=f"{function.name}() keeps objects by `id()` of a loop, which is used again",
+        chain=(program.link((function, call.line), "takes the identity of a loop"),),
+        reason="an identity is unique among living objects only",
+        fixes=("loop-local-pool",),
+    )

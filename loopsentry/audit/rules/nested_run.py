@@ -1,0 +1,80 @@
+"""an event loop is started inside a running one
+
+`asyncio.run` and `run_until_complete` refuse to run where a loop runs already, in the same thread:
+*asyncio.run() cannot be called from a running event loop*. The coroutine that was made for it is
+never awaited.
+
+Await the coroutine instead. Synchronous code that is called from both worlds has to be told apart
+from its asynchronous twin, or run in a thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from loopsentry.audit.entries import is_test
+from loopsentry.audit.facts import Function, dotted
+from loopsentry.audit.findings import Certainty, Finding
+from loopsentry.audit.program import Program
+from loopsentry.audit.reach import Step
+from loopsentry.audit.starts import Start
+
+CODE = "LSA102"
+NAME = "nested-run"
+
+#: Who asks whether a loop runs knows what it does; nest_asyncio allows it.
+_GUARDS = frozenset({"get_running_loop", "_get_running_loop", "is_running", "get_event_loop"})
+
+
+def find(program: Program) -> Iterator[Finding]:
+    """Find starts in coroutines, and in functions that coroutines call."""
+    if any("nest_asyncio" in module.body.imports for module in program.project.modules):
+        return
+    for start in program.starts:
+        function = start.call.function
+        # One inside a decorator runs where the decorated function is called.
+        if is_test(start.function) or function is not start.function:
+            continue
+        if any(_is_guarded(each) for each in (function, *start.through)):
+            continue
+        found = _above(program, start)
+        if found is not None:
+            certainty, chain = found
+            yield _finding(program, start, certainty, chain)
+
+
+def _above(program: Program, start: Start) -> tuple[Certainty, list[Step]] | None:
+    """How sure it is that a loop runs there, and through whom."""
+    function = start.function
+    here = (function, start.line)
+    if function.asynchronous:
+        return "proven", [here]
+    if program.entries.kind(function) == "thread":
+        return None
+    for caller, line in program.reach.callers(function):
+        called = any(
+            program.symbols.resolve(call.node.func, caller) is function for call in caller.calls
+        )
+        if caller.asynchronous and called and not is_test(caller) and not _is_guarded(caller):
+            return "likely", [(caller, line), here]
+    return None
+
+
+def _is_guarded(function: Function) -> bool:
+    calls = (dotted(call.node.func) or "" for call in function.calls)
+    return any(name.rpartition(".")[2] in _GUARDS for name in calls)
+
+
+def _finding(program: Program, start: Start, certainty: Certainty, chain: list[Step]) -> Finding:
+    outer = chain[0][0].name
+    return Finding(
+        code=CODE,
+        kind=NAME,
+        certainty=certainty,
+        file=program.project.relative(start.function.module.path),
+        line=start.line,
+        message=f"a loop is started where the one that runs {outer}() still runs",
+        chain=tuple(program.links(chain)),
+        reason=f"{outer}() is a coroutine",
+        fixes=("await-instead",),
+    )

@@ -1,0 +1,220 @@
+"""The rules of the audit that look at one place: what they find, and what only looks like it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from loopsentry.audit.auditor import audit
+
+HEAD = """
+import asyncio
+import threading
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+engine = create_async_engine("postgresql+asyncpg://db/shop")
+Session = async_sessionmaker(engine)
+cache = {}
+async def load(session, number=0):
+    return await session.execute("select 1")
+async def name_of(session):
+    return repr(session)
+async def load_alone(number=0):
+    async with Session() as session:
+        return await session.execute("select 1")
+"""
+
+#: For each rule: programs that it finds, with the certainty.
+FOUND: dict[str, dict[str, tuple[str, str]]] = {
+    "LSA102": {
+        "in a coroutine": ("async def show():\n    return asyncio.run(load_alone())\n", "proven"),
+        "a loop of its own": (
+            (
+                "async def show():\n    loop = asyncio.new_event_loop()\n"
+                "    return loop.run_until_complete(load_alone())\n"
+            ),
+            "proven",
+        ),
+        "below a coroutine": (
+            (
+                "def helper():\n    return asyncio.run(load_alone())\n"
+                "async def show():\n    return helper()\n"
+            ),
+            "likely",
+        ),
+        "in a method": (
+            "class Page:\n    async def show(self):\n        asyncio.run(load_alone())\n",
+            "proven",
+        ),
+    },
+    "LSA106": {
+        "two statements": (
+            (
+                "async def show():\n    async with Session() as session:\n"
+                "        await asyncio.gather(session.execute('a'), session.execute('b'))\n"
+            ),
+            "proven",
+        ),
+        "two functions": (
+            (
+                "async def show(db: AsyncSession):\n"
+                "    await asyncio.gather(load(db), load(session=db))\n"
+            ),
+            "proven",
+        ),
+        "a comprehension": (
+            (
+                "async def show(db: AsyncSession):\n"
+                "    await asyncio.gather(*(load(db, n) for n in range(3)))\n"
+            ),
+            "proven",
+        ),
+        "a list that grows": (
+            (
+                "async def show(db: AsyncSession):\n    work = []\n    for n in range(3):\n"
+                "        work.append(load(db, n))\n    await asyncio.gather(*work)\n"
+            ),
+            "proven",
+        ),
+        "a task group": (
+            (
+                "async def show(db: AsyncSession):\n    async with asyncio.TaskGroup() as group:\n"
+                "        group.create_task(load(db))\n        group.create_task(load(db))\n"
+            ),
+            "proven",
+        ),
+        "an inner function": (
+            (
+                "async def show(db: AsyncSession):\n    async def one(n):\n"
+                "        await db.execute('a')\n    await asyncio.gather(one(1), one(2))\n"
+            ),
+            "proven",
+        ),
+    },
+    "LSA107": {
+        "a dictionary": (
+            (
+                "def engine_here():\n    key = id(asyncio.get_running_loop())\n"
+                "    if key not in cache:\n        cache[key] = engine\n    return cache[key]\n"
+            ),
+            "proven",
+        ),
+        "a lookup": (
+            "def engine_here():\n    return cache.get(id(asyncio.get_event_loop()))\n",
+            "proven",
+        ),
+        "a tuple": (
+            (
+                "def engine_here(url):\n    loop = asyncio.get_running_loop()\n"
+                "    return cache[(url, id(loop))]\n"
+            ),
+            "proven",
+        ),
+    },
+    "LSA110": {
+        "its own loop": (
+            (
+                "async def show():\n    loop = asyncio.get_running_loop()\n"
+                "    return asyncio.run_coroutine_threadsafe(load_alone(), loop).result()\n"
+            ),
+            "proven",
+        ),
+        "in two steps": (
+            (
+                "async def show():\n    loop = asyncio.get_running_loop()\n"
+                "    future = asyncio.run_coroutine_threadsafe(load_alone(), loop)\n"
+                "    return future.result(5)\n"
+            ),
+            "proven",
+        ),
+        "another's loop": (
+            (
+                "async def show(other):\n"
+                "    return asyncio.run_coroutine_threadsafe(load_alone(), other).result()\n"
+            ),
+            "likely",
+        ),
+    },
+}
+
+#: For each rule: look-alikes about which it says nothing.
+SILENT: dict[str, dict[str, str]] = {
+    "LSA102": {
+        "awaited": "async def show():\n    return await load_alone()\n",
+        "synchronous": "def show():\n    return asyncio.run(load_alone())\n",
+        "guarded": (
+            "def helper():\n    try:\n        asyncio.get_running_loop()\n"
+            "    except RuntimeError:\n        return asyncio.run(load_alone())\n"
+            "async def show():\n    return helper()\n"
+        ),
+        "in a thread": (
+            "def helper():\n    asyncio.run(load_alone())\n"
+            "async def show():\n    await asyncio.to_thread(helper)\n"
+        ),
+        "nest_asyncio": (
+            "import nest_asyncio\nnest_asyncio.apply()\n"
+            "async def show():\n    asyncio.run(load_alone())\n"
+        ),
+    },
+    "LSA106": {
+        "one of them": (
+            "async def show(db: AsyncSession):\n    await asyncio.gather(load(db), load_alone())\n"
+        ),
+        "a session each": (
+            "async def show(db: AsyncSession):\n"
+            "    await asyncio.gather(*(load_alone(n) for n in range(3)))\n"
+        ),
+        "nothing awaited on it": (
+            "async def show(db: AsyncSession):\n"
+            "    await asyncio.gather(name_of(db), name_of(db))\n"
+        ),
+        "one after the other": (
+            "async def show(db: AsyncSession):\n    await load(db)\n    await load(db)\n"
+        ),
+    },
+    "LSA107": {
+        "a log line": "def tell():\n    print(id(asyncio.get_running_loop()))\n",
+        "a text": (
+            "def tell():\n    name = f'loop {id(asyncio.get_running_loop())}'\n    return name\n"
+        ),
+        "the loop itself": "def engine_here():\n    return cache[asyncio.get_running_loop()]\n",
+        "another's identity": "def look(item):\n    return cache[id(item)]\n",
+    },
+    "LSA110": {
+        "in a thread": (
+            "def show(loop):\n"
+            "    return asyncio.run_coroutine_threadsafe(load_alone(), loop).result()\n"
+        ),
+        "wrapped": (
+            "async def show(loop):\n    return await asyncio.wrap_future(\n"
+            "        asyncio.run_coroutine_threadsafe(load_alone(), loop))\n"
+        ),
+        "a task's result": (
+            "async def show():\n    task = asyncio.create_task(load_alone())\n    await task\n"
+            "    return task.result()\n"
+        ),
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("code", "case"), [(code, case) for code, cases in FOUND.items() for case in cases]
+)
+def test_a_mistake_is_found(tmp_path: Path, code: str, case: str) -> None:
+    """The rule finds it once, in the function that is wrong, as surely as can be."""
+    source, certainty = FOUND[code][case]
+    (tmp_path / "shop.py").write_text(HEAD + source, "utf-8")
+    (finding,) = [each for each in audit([tmp_path]).findings if each.code == code]
+    assert finding.certainty == certainty
+    assert finding.line > HEAD.count("\n")
+    assert finding.chain
+    assert finding.fixes
+
+
+@pytest.mark.parametrize(
+    ("code", "case"), [(code, case) for code, cases in SILENT.items() for case in cases]
+)
+def test_a_look_alike_is_left_alone(tmp_path: Path, code: str, case: str) -> None:
+    """The rule says nothing about what only looks like its mistake."""
+    (tmp_path / "shop.py").write_text(HEAD + SILENT[code][case], "utf-8")
+    assert [each for each in audit([tmp_path]).findings if each.code == code] == []
