@@ -127,6 +127,14 @@ FOUND: dict[str, dict[str, tuple[str, str]]] = {
             ),
             "proven",
         ),
+        "below a coroutine": (
+            (
+                "def load_now(loop):\n"
+                "    return asyncio.run_coroutine_threadsafe(load_alone(), loop).result()\n"
+                "async def show(loop):\n    return load_now(loop)\n"
+            ),
+            "likely",
+        ),
         "another's loop": (
             (
                 "async def show(other):\n"
@@ -181,6 +189,11 @@ SILENT: dict[str, dict[str, str]] = {
         "another's identity": "def look(item):\n    return cache[id(item)]\n",
     },
     "LSA110": {
+        "given to a thread": (
+            "def load_now(loop):\n"
+            "    return asyncio.run_coroutine_threadsafe(load_alone(), loop).result()\n"
+            "async def show(loop):\n    return await asyncio.to_thread(load_now, loop)\n"
+        ),
         "in a thread": (
             "def show(loop):\n"
             "    return asyncio.run_coroutine_threadsafe(load_alone(), loop).result()\n"

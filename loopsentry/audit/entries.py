@@ -22,6 +22,17 @@ HANDLERS = frozenset(
 #: Calls that run a function in a thread, or again and again.
 THREADS = frozenset({"Thread", "submit", "run_in_executor", "to_thread", "Timer", "run_sync"})
 JOBS = frozenset({"add_job", "every", "do", "schedule", "add_periodic_task", "enqueue"})
+ROUTES = frozenset(
+    {
+        "Route",
+        "WebSocketRoute",
+        "add_api_route",
+        "add_route",
+        "add_websocket_route",
+        "add_api_websocket_route",
+        "add_url_rule",
+    }
+)
 MANY = frozenset({"task", "handler", "thread", "job"})
 ONCE = frozenset({"command", "main", "script"})
 
@@ -43,7 +54,8 @@ class Entries:
         """Remember functions that are handed to a thread or a scheduler."""
         name = call.node.func.attr if isinstance(call.node.func, ast.Attribute) else ""
         name = name or (dotted(call.node.func) or "")
-        kind = "thread" if name in THREADS else "job" if name in JOBS else None
+        kinds = (("thread", THREADS), ("job", JOBS), ("handler", ROUTES))
+        kind = next((kind for kind, names in kinds if name in names), None)
         if kind is None:
             return
         given = [*call.node.args, *(k.value for k in call.node.keywords if k.arg in _TARGETS)]
@@ -84,7 +96,7 @@ class Entries:
         return None
 
 
-_TARGETS = ("target", "func", "function")
+_TARGETS = ("target", "func", "function", "endpoint", "view_func")
 
 
 def is_test(function: Function) -> bool:

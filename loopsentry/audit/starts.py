@@ -29,7 +29,7 @@ KEPT = frozenset(
         "asyncio.get_event_loop_policy().get_event_loop().run_until_complete",
     }
 )
-BRIDGES = frozenset({"asgiref.sync.async_to_sync"})
+BRIDGES = frozenset({"asgiref.sync.async_to_sync", "asgiref.sync.AsyncToSync"})
 #: What awaits the coroutines that it is given.
 COMBINERS = frozenset(
     {
@@ -41,9 +41,7 @@ COMBINERS = frozenset(
         "asyncio.wait",
     }
 )
-_NAMES = frozenset(
-    {name.rpartition(".")[2] for name in RUNNERS | KEPT} | {"run", "run_until_complete"}
-)
+_NAMES = frozenset({name.rpartition(".")[2] for name in RUNNERS | KEPT | BRIDGES})
 HELPERS_DEEP = 6
 
 
@@ -131,12 +129,8 @@ class Starts:
                     yield call, call.node.args[0], self._is_kept(call)
                 elif callee.name in KEPT:
                     yield call, call.node.args[0], True
-        for call in self._by_name.get("", ()):
-            inner = call.node.func
-            if isinstance(inner, ast.Call) and inner.args:
-                callee = self.symbols.resolve(inner.func, call.function)
-                if isinstance(callee, Outside) and callee.name in BRIDGES:
-                    yield call, inner.args[0], False
+                elif callee.name in BRIDGES:
+                    yield call, call.node.args[0], False
 
     def _is_kept(self, call: Call) -> bool:
         """Whether the loop is held by something that outlives the call."""

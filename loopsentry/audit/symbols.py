@@ -36,6 +36,7 @@ class Resource:
         shared: whether it outlives a call: it is a module's, a class's, or a cached function's.
         pooled: False if it keeps no connection between uses (`NullPool`), None if that depends.
         source: the engine behind a session factory.
+        tolerant: whether its driver's connections survive a change of loop between uses.
     """
 
     kind: str
@@ -45,6 +46,7 @@ class Resource:
     shared: bool
     pooled: bool | None = True
     source: Resource | None = None
+    tolerant: bool = False
 
     @property
     def engine(self) -> Resource:
@@ -95,6 +97,8 @@ FACTORIES = frozenset(
 _CACHES = frozenset({"functools.cache", "functools.lru_cache"})
 _NULL_POOLS = ("sqlalchemy.pool.NullPool", "sqlalchemy.NullPool", "sqlalchemy.pool.impl.NullPool")
 _OWN_POOLS = (*_NULL_POOLS, "loopsentry.LoopLocalPool", "loopsentry.pool.LoopLocalPool")
+
+_TOLERANT = ("+psycopg", "+aiosqlite")
 
 #: Who holds a value that is being worked out: its name, and whether it outlives a call.
 Holder = tuple[str, bool]
@@ -333,6 +337,7 @@ class Symbols:
         if made is None:
             made = Resource(kind, holder[0], scope.module, node.lineno, holder[1])
             made.pooled = self._is_pooled(node, scope)
+            made.tolerant = self._is_tolerant(node, scope)
             self._resources[id(node)] = made
         if holder[1] and not made.shared:
             made.shared, made.name = True, holder[0]
@@ -350,6 +355,20 @@ class Symbols:
             made.source = engine
             self._resources[id(node)] = made
         return made
+
+    def _is_tolerant(self, node: ast.Call, scope: Function) -> bool:
+        """Whether the URL, where it is written out, names a driver that is bound to no loop."""
+        given = node.args[:1]
+        name = dotted(given[0]) if given else None
+        homes = (scope.bindings, scope.module.body.bindings)
+        values = [*given, *(v for home in homes for v in home.get(name or "", ()))]
+        texts = (
+            each.value
+            for value in values
+            for each in ast.walk(value)
+            if isinstance(each, ast.Constant) and isinstance(each.value, str)
+        )
+        return any(driver in text for text in texts for driver in _TOLERANT)
 
     def _is_pooled(self, node: ast.Call, scope: Function) -> bool | None:
         """Whether an engine keeps connections that a loop can leave behind."""
@@ -379,8 +398,7 @@ class Symbols:
                 for keyword in each.keywords:
                     if keyword.arg == "poolclass":
                         return self._pool_of(keyword.value, scope)
-        source = ast.unparse(scope.node) if not isinstance(scope.node, ast.Module) else ""
-        return None if "NullPool" in source else True
+        return None if any("NullPool" in line for line in scope.module.lines) else True
 
     def entered(self, node: ast.expr, scope: Function) -> Symbol:
         """What `with node as name` binds the name to."""

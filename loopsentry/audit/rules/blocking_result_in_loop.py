@@ -15,6 +15,7 @@ from loopsentry.audit.entries import is_test
 from loopsentry.audit.facts import Call, Function, dotted
 from loopsentry.audit.findings import Finding
 from loopsentry.audit.program import Program
+from loopsentry.audit.reach import Step
 from loopsentry.audit.symbols import Outside
 
 CODE = "LSA110"
@@ -27,12 +28,41 @@ _OWN = ("asyncio.get_running_loop()", "asyncio.get_event_loop()")
 def find(program: Program) -> Iterator[Finding]:
     """Find coroutines that wait for a submitted coroutine's result."""
     for function in program.functions:
-        if not function.asynchronous or is_test(function):
+        if is_test(function):
             continue
         for call in function.calls:
             submitted = _submitted(program, function, call)
-            if submitted is not None:
+            if submitted is None:
+                continue
+            if function.asynchronous:
                 yield _finding(program, function, call, submitted)
+            elif (caller := _coroutine_above(program, function)) is not None:
+                yield _below(program, caller, (function, call.line))
+
+
+def _coroutine_above(program: Program, function: Function) -> Step | None:
+    """A coroutine that calls a function itself, not in a thread."""
+    for caller, line in program.reach.callers(function):
+        for call in caller.calls:
+            found = program.symbols.resolve(call.node.func, caller)
+            if found is function and caller.asynchronous and not is_test(caller):
+                return caller, line
+    return None
+
+
+def _below(program: Program, caller: Step, here: Step) -> Finding:
+    function, line = here
+    return Finding(
+        code=CODE,
+        kind=NAME,
+        certainty="likely",
+        file=program.project.relative(function.module.path),
+        line=line,
+        message=f"{function.name}() waits in the thread of the loop that runs {caller[0].name}()",
+        chain=(program.link(caller), program.link(here, "waits in the loop's thread")),
+        reason=f"{caller[0].name}() is a coroutine, and calls it",
+        fixes=("await-instead", "submit-to-owner"),
+    )
 
 
 def _submitted(program: Program, function: Function, call: Call) -> ast.Call | None:

@@ -90,10 +90,15 @@ def _shared(program: Program, start: Start) -> list[Resource]:
         return []
     reached = program.reached_by(start)
     shared = [r for r in reached.uses if r.shared and not is_test_module(r.module)]
+    bound = [resource for resource in shared if not resource.tolerant]
+    if shared and not bound:
+        words = f"the connections of `{shared[0].name}` survive a change of loop"
+        program.say_nothing(start, "tolerant-driver", words)
+        return []
     if not shared:
         program.say_nothing(start, "nothing-shared", "it reaches no shared engine, pool or client")
         return []
-    pooled = [resource for resource in shared if resource.pooled is not False]
+    pooled = [resource for resource in bound if resource.pooled is not False]
     if not pooled:
         program.say_nothing(start, "own-pool", f"`{shared[0].name}` keeps no pool between loops")
         return []
@@ -118,6 +123,24 @@ def _repeated(program: Program, suspects: Suspects) -> Judged:
             for engine in engines:
                 why = "the start stands in the body of a loop"
                 yield start, engine, _finding(program, start, engine, [], "proven", why, "twice")
+            continue
+        above = _repeating_caller(program, start)
+        if above is not None:
+            for engine in engines:
+                why = f"{above[0].name} calls {start.function.name}() in the body of a loop"
+                chain = [above, (start.function, start.line)]
+                yield start, engine, _finding(program, start, engine, chain, "proven", why, "twice")
+
+
+def _repeating_caller(program: Program, start: Start) -> Step | None:
+    """Who calls the function that holds a start in the body of a loop."""
+    for caller, _ in program.reach.callers(start.function):
+        for call in caller.calls:
+            if call.repeated and not is_test(caller):
+                found = program.symbols.resolve(call.node.func, caller)
+                if found is start.function:
+                    return caller, call.line
+    return None
 
 
 def _many(program: Program, suspects: Suspects) -> Judged:
@@ -130,7 +153,7 @@ def _many(program: Program, suspects: Suspects) -> Judged:
             near = len(chain) <= NEAR and kind in ("task", "job")
             why = f"{chain[0][0].name}() is {_WORDS[kind]}"
             for engine in engines:
-                sure: Certainty = "proven" if near and engine.pooled else "likely"
+                sure: Certainty = "proven" if near else "likely"
                 yield start, engine, _finding(program, start, engine, chain, sure, why, "many")
             break
 
@@ -292,6 +315,9 @@ def _finding(  # noqa: PLR0913, PLR0917 - the parts of one sentence
     reached = program.reached_by(start)
     down = reached.chain_to(engine)
     kind = "engine" if engine.kind == "sessionmaker" else engine.kind
+    if engine.pooled is None:
+        certainty = "likely" if certainty == "proven" else certainty
+        reason = f"{reason}; whether `{engine.name}` keeps a pool depends on a setting"
     links: list[Link] = [program.link(step) for step in above[:-1]]
     links.append(program.link((start.function, start.line), "starts a loop"))
     below = [step for step in down[:-1] if step[0] is not start.function]
