@@ -167,6 +167,46 @@ if __name__ == "__main__":
     prepare()
     serve()
 """
+SUBMITTED = """
+from concurrent.futures import ThreadPoolExecutor
+def begin():
+    with ThreadPoolExecutor() as pool:
+        return pool.submit(asyncio.run, load()).result()
+"""
+TARGET = """
+import threading
+def begin():
+    threading.Thread(target=asyncio.run, args=(load(),)).start()
+"""
+CLASS_TASK = """
+import celery
+class Send(celery.Task):
+    def run(self, number):
+        asyncio.run(load())
+"""
+COMMAND = """
+from django.core.management.base import BaseCommand
+class Command(BaseCommand):
+    def handle(self, *args, **options):
+        asyncio.run(load())
+        asyncio.run(save())
+"""
+WARM = """
+def handler(event, context):
+    return asyncio.run(load())
+"""
+STREAMLIT = """
+import streamlit as st
+st.write(asyncio.run(load()))
+"""
+IMPORTED = """
+from fastapi import FastAPI
+app = FastAPI()
+asyncio.run(save())
+@app.get("/")
+async def show():
+    return await load()
+"""
 TOLERANT = DB.replace("+asyncpg", "+psycopg")
 LIBRARY = """
 def send_now():
@@ -187,6 +227,13 @@ FOUND: dict[str, tuple[str, str, list[str]]] = {
     "an HTTP client": (CLIENT, "proven", ["send", "fetch"]),
     "a bridge in a loop's body": (BRIDGE, "proven", ["main", "answer", "load"]),
     "a server with routes in a list": (ROUTE, "likely", ["<module>", "prepare", "save"]),
+    "a runner handed to a pool of threads": (SUBMITTED, "likely", ["begin", "load"]),
+    "a runner handed to a thread": (TARGET, "likely", ["begin", "load"]),
+    "a class that is a task": (CLASS_TASK, "proven", ["run", "load"]),
+    "a management command": (COMMAND, "proven", ["handle", "save"]),
+    "a warm function": (WARM, "proven", ["handler", "load"]),
+    "a script that runs again": (STREAMLIT, "proven", ["<module>", "load"]),
+    "a run while a server imports": (IMPORTED, "likely", ["<module>", "save"]),
     "no caller": (LIBRARY, "latent", ["send_now", "load"]),
 }
 
@@ -266,6 +313,9 @@ TWINS: dict[str, tuple[str, str, str, str]] = {
         "@shared_task\ndef send():\n    database = Database()\n",
         "nothing-shared",
     ),
+    "one run of a command": (COMMAND, "        asyncio.run(save())\n", "", "one-run"),
+    "another signature": (WARM, "def handler(event, context)", "def test_handler(event)", "test"),
+    "no handlers": (IMPORTED, '@app.get("/")\n', "", "one-run"),
     "no task": (TASK, "@shared_task\ndef send", "def test_send", "test"),
 }
 

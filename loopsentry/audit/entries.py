@@ -33,10 +33,23 @@ ROUTES = frozenset(
         "add_url_rule",
     }
 )
-MANY = frozenset({"task", "handler", "thread", "job"})
+#: Methods that a framework calls, by the last part of a base class's name.
+METHODS = {
+    "Task": ("run", "task"),
+    "BaseTask": ("run", "task"),
+    "BaseCommand": ("handle", "command"),
+    "AppCommand": ("handle_app_config", "command"),
+    "Thread": ("run", "thread"),
+    "MethodView": ("get", "handler"),
+}
+#: A function of a serverless platform: a warm process calls it many times.
+_INVOKED = ("event", "context")
+MANY = frozenset({"task", "handler", "thread", "job", "invocation", "rerun"})
 ONCE = frozenset({"command", "main", "script"})
 
-SERVERS = frozenset({"uvicorn.run", "hypercorn.run", "granian.Granian().serve"})
+SERVERS = frozenset(
+    {"uvicorn.run", "uvicorn.Server().run", "hypercorn.run", "granian.Granian().serve"}
+)
 
 
 class Entries:
@@ -70,18 +83,25 @@ class Entries:
         if is_test(function):
             return "test"
         if function.parent is None:
-            return "script"
+            return "rerun" if "streamlit" in _imported(function) else "script"
+        return (
+            _kind_of_signature(function)
+            or self._decorated(function)
+            or self._passed.get(function)
+            or self._declared(function)
+        )
+
+    def _decorated(self, function: Function) -> str | None:
         for decorator in function.decorators:
             plain = decorator.func if isinstance(decorator, ast.Call) else decorator
             kind = self._kind_of_decorator(plain, function)
             if kind is not None:
                 return kind
-        if function in self._passed:
-            return self._passed[function]
-        module = ".".join(function.module.parts)
-        if f"{module}:{function.name}" in self.scripts:
-            return "main"
         return None
+
+    def _declared(self, function: Function) -> str | None:
+        name = f"{'.'.join(function.module.parts)}:{function.name}"
+        return "main" if name in self.scripts else None
 
     def _kind_of_decorator(self, plain: ast.expr, function: Function) -> str | None:
         name = (dotted(plain) or "").rpartition(".")[2]
@@ -97,6 +117,23 @@ class Entries:
 
 
 _TARGETS = ("target", "func", "function", "endpoint", "view_func")
+
+
+def _kind_of_signature(function: Function) -> str | None:
+    """What a method of a framework's class is, and a function of a serverless platform."""
+    if function.owner is None:
+        names = tuple(parameter.arg for parameter in function.parameters)
+        return "invocation" if names == _INVOKED else None
+    for base in function.owner.node.bases:
+        method, kind = METHODS.get((dotted(base) or "").rpartition(".")[2], ("", ""))
+        if function.name == method:
+            return kind
+    return None
+
+
+def _imported(body: Function) -> set[str]:
+    """The packages that a module's body imports."""
+    return {name.partition(".")[0] for name in body.imports.values()}
 
 
 def is_test(function: Function) -> bool:

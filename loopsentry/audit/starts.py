@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from .entries import THREADS
 from .facts import Call, Class, Function, dotted
 from .sources import Project
 from .symbols import Instance, Outside, Symbols
@@ -66,6 +68,11 @@ class Start:
     through: tuple[Function, ...] = ()
 
     @property
+    def threaded(self) -> bool:
+        """Whether it is a thread that is handed the runner."""
+        return not self.through and _last(self.call.node.func) in THREADS
+
+    @property
     def loop(self) -> str | None:
         """The variable of the function that holds the loop, None if each call makes one."""
         func = self.call.node.func
@@ -120,6 +127,7 @@ class Starts:
     # primitive starts ----------------------------------------------------------------------
 
     def _primitive(self) -> Iterator[tuple[Call, ast.expr, bool]]:
+        yield from self._submitted()
         for name in sorted(_NAMES):
             for call in self._by_name.get(name, ()):
                 callee = self.symbols.resolve(call.node.func, call.function)
@@ -131,6 +139,18 @@ class Starts:
                     yield call, call.node.args[0], True
                 elif callee.name in BRIDGES:
                     yield call, call.node.args[0], False
+
+    def _submitted(self) -> Iterator[tuple[Call, ast.expr, bool]]:
+        """Runners handed to a thread with their coroutine: `submit(asyncio.run, work())`."""
+        for name in sorted(THREADS):
+            for call in self._by_name.get(name, ()):
+                given = [*call.node.args, *(k.value for k in call.node.keywords)]
+                given = [e for g in given for e in (g.elts if isinstance(g, ast.Tuple) else [g])]
+                for runner, coroutine in itertools.pairwise(given):
+                    if isinstance(runner, (ast.Name, ast.Attribute)):
+                        found = self.symbols.resolve(runner, call.function)
+                        if isinstance(found, Outside) and found.name in RUNNERS:
+                            yield call, coroutine, False
 
     def _is_kept(self, call: Call) -> bool:
         """Whether the loop is held by something that outlives the call."""

@@ -31,6 +31,8 @@ _WORDS = {
     "handler": "a request handler, while the server's loop runs",
     "thread": "a function that threads run",
     "job": "a scheduled job, which runs many times",
+    "invocation": "called by a serverless platform, many times in a warm process",
+    "rerun": "run again by Streamlit for each interaction",
 }
 _FIXES = {
     "many": ("fresh-session", "loop-local-pool", "worker-loop", "null-pool", "dispose-in-loop"),
@@ -38,6 +40,7 @@ _FIXES = {
     "server": ("fresh-session", "dispose-in-loop", "lifespan-engine", "loop-local-pool"),
     "client": ("client-per-loop", "single-run"),
 }
+_EXACT = frozenset({"task", "job", "invocation", "rerun"})
 DEEP = 6
 #: The start in the entry itself, or one call below it.
 NEAR = 2
@@ -146,11 +149,16 @@ def _repeating_caller(program: Program, start: Start) -> Step | None:
 def _many(program: Program, suspects: Suspects) -> Judged:
     """Starts below an entry that runs many times in a process."""
     for start, engines in suspects.items():
+        if start.threaded:
+            for engine in engines:
+                why = "the runner is handed to a thread, while other loops run"
+                yield start, engine, _finding(program, start, engine, [], "likely", why, "many")
+            continue
         for chain in program.reach.up(start.function, DEEP):
             kind = program.entries.kind(chain[0][0])
             if kind not in MANY:
                 continue
-            near = len(chain) <= NEAR and kind in ("task", "job")
+            near = len(chain) <= NEAR and kind in _EXACT
             why = f"{chain[0][0].name}() is {_WORDS[kind]}"
             for engine in engines:
                 sure: Certainty = "proven" if near else "likely"
@@ -165,6 +173,7 @@ def _sequences(program: Program, suspects: Suspects) -> Judged:
     for entry in program.functions:
         if program.entries.kind(entry) not in ONCE:
             continue
+        yield from _imported(program, suspects, entry)
         runs = list(_runs_of(program, entry, begun, (), 0))
         runs = [*_callbacks(program, entry, begun), *runs]
         for index, first in enumerate(runs):
@@ -173,6 +182,24 @@ def _sequences(program: Program, suspects: Suspects) -> Judged:
             for second in runs[index + 1 :]:
                 if not _exclude(first, second) and not _is_one_loop(first, second):
                     yield from _pair(program, suspects, entry, (first, second))
+
+
+def _imported(program: Program, suspects: Suspects, entry: Function) -> Judged:
+    """Starts in the body of a module that a server imports."""
+    if entry.parent is not None:
+        return
+    own = (start for start in suspects if start.function is entry)
+    for start in own:
+        if start.call in entry.module.main or not _has_handlers(program, entry):
+            continue
+        for engine in suspects[start]:
+            if engine in _served(program):
+                why = "it runs when the server imports this module, and its handlers use it too"
+                yield start, engine, _finding(program, start, engine, [], "likely", why, "server")
+
+
+def _has_handlers(program: Program, body: Function) -> bool:
+    return any(program.entries.kind(each) == "handler" for each in body.module.functions())
 
 
 def _pair(program: Program, suspects: Suspects, entry: Function, runs: tuple[Run, Run]) -> Judged:
