@@ -207,6 +207,35 @@ asyncio.run(save())
 async def show():
     return await load()
 """
+GETTER_LOOP = """
+from celery import shared_task
+_loop = None
+def loop_of_process():
+    global _loop
+    if _loop is None:
+        _loop = asyncio.new_event_loop()
+    return _loop
+def run_async(coroutine):
+    loop = asyncio.new_event_loop()
+    return loop.run_until_complete(coroutine)
+@shared_task
+def send():
+    run_async(load())
+"""
+CLEANING = """
+from celery import shared_task
+def clean(loop):
+    loop.run_until_complete(engine.dispose())
+def run_async(make):
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(make())
+    finally:
+        print(loop)
+@shared_task
+def send():
+    run_async(lambda: load())
+"""
 TOLERANT = DB.replace("+asyncpg", "+psycopg")
 LIBRARY = """
 def send_now():
@@ -313,6 +342,13 @@ TWINS: dict[str, tuple[str, str, str, str]] = {
         "@shared_task\ndef send():\n    database = Database()\n",
         "nothing-shared",
     ),
+    "a loop that a getter keeps": (
+        GETTER_LOOP,
+        "    loop = asyncio.new_event_loop()\n    return",
+        "    loop = loop_of_process()\n    return",
+        "kept-loop",
+    ),
+    "disposed below the helper": (CLEANING, "print(loop)", "clean(loop)", "disposed"),
     "one run of a command": (COMMAND, "        asyncio.run(save())\n", "", "one-run"),
     "another signature": (WARM, "def handler(event, context)", "def test_handler(event)", "test"),
     "no handlers": (IMPORTED, '@app.get("/")\n', "", "one-run"),

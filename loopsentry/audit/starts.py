@@ -163,11 +163,28 @@ class Starts:
         around: Function | None = call.function
         while around is not None and around.parent is not None:
             if name in around.bindings and name not in around.shared:
-                return False
+                return any(self._lasts(value, around) for value in around.bindings[name])
             if name in around.entered:
                 return False
             around = around.parent
         return around is not None and name in around.bindings
+
+    def _lasts(self, value: ast.expr, scope: Function) -> bool:
+        """Whether what a local variable is set to outlives the function."""
+        if isinstance(value, ast.Attribute):
+            return True
+        if isinstance(value, ast.Name):
+            return value.id not in scope.bindings or value.id in scope.shared
+        if not isinstance(value, ast.Call):
+            return False
+        getter = self.symbols.resolve(value.func, scope)
+        if not isinstance(getter, Function) or getter.asynchronous:
+            return False
+        return any(
+            self._lasts(each, getter)
+            for each in getter.returned
+            if isinstance(each, (ast.Name, ast.Attribute, ast.Call))
+        )
 
     # helpers -------------------------------------------------------------------------------
 

@@ -105,8 +105,11 @@ def _shared(program: Program, start: Start) -> list[Resource]:
     if not pooled:
         program.say_nothing(start, "own-pool", f"`{shared[0].name}` keeps no pool between loops")
         return []
-    around = (start.function, *start.through)
-    ended = {*reached.ended, *(r for f in around for r in program.reach.ended_in(f))}
+    ended = {
+        *reached.ended,
+        *program.reach.ended_in(start.function),
+        *program.reach.down(start.through).ended,
+    }
     left = [resource for resource in pooled if resource not in ended]
     if not left:
         program.say_nothing(start, "disposed", f"`{pooled[0].name}` is disposed of on that loop")
