@@ -24,6 +24,22 @@ async def load_alone(number=0):
         return await session.execute("select 1")
 """
 
+APP = """
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+app = FastAPI()
+@app.get("/")
+async def show():
+    return await load_alone()
+"""
+TESTS = """
+def test_one(client):
+    client.get("/")
+def test_two(client):
+    client.get("/")
+"""
+
 #: For each rule: programs that it finds, with the certainty.
 FOUND: dict[str, dict[str, tuple[str, str]]] = {
     "LSA102": {
@@ -45,6 +61,26 @@ FOUND: dict[str, dict[str, tuple[str, str]]] = {
         "in a method": (
             "class Page:\n    async def show(self):\n        asyncio.run(load_alone())\n",
             "proven",
+        ),
+    },
+    "LSA105": {
+        "a module's client": (
+            (
+                f"{APP}client = TestClient(app)\ndef test_one():\n    client.get('/')\n"
+                "def test_two():\n    client.get('/')\n"
+            ),
+            "likely",
+        ),
+        "a fixture": (
+            f"{APP}@pytest.fixture\ndef client():\n    return TestClient(app)\n{TESTS}",
+            "likely",
+        ),
+        "one test": (
+            (
+                f"{APP}def test_one():\n    client = TestClient(app)\n"
+                "    client.get('/')\n    client.post('/')\n"
+            ),
+            "likely",
         ),
     },
     "LSA106": {
@@ -162,6 +198,25 @@ SILENT: dict[str, dict[str, str]] = {
         "nest_asyncio": (
             "import nest_asyncio\nnest_asyncio.apply()\n"
             "async def show():\n    asyncio.run(load_alone())\n"
+        ),
+    },
+    "LSA105": {
+        "entered": (
+            f"{APP}@pytest.fixture\ndef client():\n"
+            f"    with TestClient(app) as client:\n        yield client\n{TESTS}"
+        ),
+        "one request": (f"{APP}client = TestClient(app)\ndef test_one():\n    client.get('/')\n"),
+        "overridden": (
+            f"{APP}client = TestClient(app)\napp.dependency_overrides[load] = load_alone\n"
+            "def test_one():\n    client.get('/')\n    client.get('/')\n"
+        ),
+        "an application of its own": (
+            f"{APP}def test_one():\n    small = FastAPI()\n    client = TestClient(small)\n"
+            "    client.get('/')\n    client.get('/')\n"
+        ),
+        "no engine": (
+            APP.replace("await load_alone()", "1") + "client = TestClient(app)\ndef test_one():\n"
+            "    client.get('/')\n    client.get('/')\n"
         ),
     },
     "LSA106": {

@@ -91,6 +91,10 @@ class Entries:
             or self._declared(function)
         )
 
+    def is_handler(self, function: Function) -> bool:
+        """Whether a function answers requests, a test application's too."""
+        return "handler" in (self._decorated(function), self._passed.get(function))
+
     def _decorated(self, function: Function) -> str | None:
         for decorator in function.decorators:
             plain = decorator.func if isinstance(decorator, ast.Call) else decorator

@@ -270,7 +270,6 @@ class _Reader:
         _Reader(function).read(node.body)
         if self.owner is not None:
             self.owner.methods[node.name] = function
-            _read_attributes(self.owner, function)
         else:
             self.function.inner[node.name] = function
 
@@ -302,12 +301,27 @@ class _Reader:
                 self._bind(each, part)
         elif isinstance(target, (ast.Attribute, ast.Subscript)):
             self._expression(target.value)
+            if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name):
+                self._keep(target.value.id, target.attr, value)
+
+    def _keep(self, holder: str, name: str, value: ast.expr) -> None:
+        """Note what a method assigns to an attribute of its object."""
+        method: Function | None = self.function
+        while method is not None and method.owner is None:
+            method = method.parent
+        owner = method.owner if method is not None else None
+        if method is None or owner is None or not method.parameters:
+            return
+        if holder in (method.parameters[0].arg, "cls"):
+            owner.attributes.setdefault(name, []).append((self.function, value))
 
     # expressions ---------------------------------------------------------------------------
 
     def _expression(  # noqa: C901, PLR0912 - one arm for each kind
         self, node: ast.expr, *, repeated: bool = False, awaited: bool = False
     ) -> None:
+        if isinstance(node, ast.Constant):
+            return
         repeated = repeated or self.repeated
         match node:
             case ast.Call():
@@ -347,18 +361,6 @@ def _expressions(node: ast.AST) -> Iterator[ast.expr]:
     else:
         for child in ast.iter_child_nodes(node):
             yield from _expressions(child)
-
-
-def _read_attributes(owner: Class, method: Function) -> None:
-    """Note what a method assigns to the attributes of its first parameter."""
-    first = method.parameters[0].arg if method.parameters else None
-    for node in ast.walk(method.node):
-        if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
-            continue
-        value = node.value
-        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-            if isinstance(target, ast.Attribute) and dotted(target.value) in (first, "cls"):
-                owner.attributes.setdefault(target.attr, []).append((method, value))
 
 
 def _is_main(test: ast.expr) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from .entries import Entries
-from .facts import Function
+from .facts import Function, Module
 from .findings import Link, Silence, Thing
 from .reach import Reach, Reached, Step
 from .sources import Project, read_project
@@ -33,6 +33,7 @@ class Program:
         self.entries = Entries(self.project, self.symbols, self.functions)
         self.silences: list[Silence] = []
         self._reached: dict[tuple[Function, ...], Reached] = {}
+        self._served: set[Resource] | None = None
 
     def reached_by(self, start: Start) -> Reached:
         """What a start's coroutines come to use, its helpers' inner functions too."""
@@ -41,6 +42,26 @@ class Program:
         if ways not in self._reached:
             self._reached[ways] = self.reach.down(ways)
         return self._reached[ways]
+
+    def served(self) -> set[Resource]:
+        """What request handlers use."""
+        if self._served is None:
+            handlers = [f for f in self.functions if self.entries.kind(f) == "handler"]
+            self._served = set(self.reach.down(handlers).uses)
+        return self._served
+
+    def imported_by(self, module: Module) -> set[Module]:
+        """A module and all those of the project that importing it imports."""
+        found, waiting = {module}, [module]
+        while waiting:
+            importer = waiting.pop()
+            for name in importer.body.imports.values():
+                for each in (name, name.rpartition(".")[0]):
+                    home = self.project.find(each, importer) if each.strip(".") else None
+                    if home is not None and home not in found:
+                        found.add(home)
+                        waiting.append(home)
+        return found
 
     def say_nothing(self, start: Start, rule: str, reason: str) -> None:
         """Note why nothing is said about a start."""

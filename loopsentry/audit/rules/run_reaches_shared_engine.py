@@ -196,7 +196,7 @@ def _imported(program: Program, suspects: Suspects, entry: Function) -> Judged:
         if start.call in entry.module.main or not _has_handlers(program, entry):
             continue
         for engine in suspects[start]:
-            if engine in _served(program):
+            if engine in program.served():
                 why = "it runs when the server imports this module, and its handlers use it too"
                 yield start, engine, _finding(program, start, engine, [], "likely", why, "server")
 
@@ -211,7 +211,7 @@ def _pair(program: Program, suspects: Suspects, entry: Function, runs: tuple[Run
         return
     for engine in suspects[first.start]:
         if second.start is None:
-            if engine in _served(program) and not _serves_elsewhere(second.call):
+            if engine in program.served() and not _serves_elsewhere(second.call):
                 why = "the server that starts afterwards in the same process uses it too"
                 chain = [*first.way, (first.start.function, first.start.line)]
                 finding = _finding(program, first.start, engine, chain, "likely", why, "server")
@@ -311,12 +311,6 @@ def _exclude(first: Run, second: Run) -> bool:
         elif leaves:
             return True
     return False
-
-
-def _served(program: Program) -> set[Resource]:
-    """What request handlers use."""
-    handlers = [f for f in program.functions if program.entries.kind(f) == "handler"]
-    return set(program.reach.down(handlers).uses)
 
 
 def _serves_elsewhere(call: Call) -> bool:

@@ -1,0 +1,129 @@
+"""each request of a test client runs on a loop of its own
+
+Outside of `with`, Starlette's `TestClient` starts an event loop for each request and closes it.
+What the application's shared engine opened for the first request is taken out of its pool for the
+second one, on another loop.
+
+Enter the client, `with TestClient(app) as client:`, which keeps one loop and runs the lifespan, or
+use `httpx.AsyncClient` with an `ASGITransport` in asynchronous tests.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from loopsentry.audit.facts import Call, Function, Module, dotted
+from loopsentry.audit.findings import Finding
+from loopsentry.audit.program import Program
+from loopsentry.audit.symbols import Outside, Resource
+
+CODE = "LSA105"
+NAME = "testclient-without-with"
+
+_CLIENTS = frozenset({"fastapi.testclient.TestClient", "starlette.testclient.TestClient"})
+_REQUESTS = frozenset(
+    {"get", "post", "put", "patch", "delete", "head", "options", "request", "websocket_connect"}
+)
+
+
+def find(program: Program) -> Iterator[Finding]:
+    """Find clients that nothing enters, and that make two requests to what uses a shared engine."""
+    for function in program.functions:
+        # Tests that replace what a request depends on do not use the application's engine.
+        if any("dependency_overrides" in line for line in function.module.lines):
+            continue
+        for call in function.calls:
+            callee = program.symbols.resolve(call.node.func, function)
+            if not isinstance(callee, Outside) or callee.name not in _CLIENTS:
+                continue
+            names = _names_of(function, call)
+            if names and _requests(function, names) > 1:
+                for engine in _engines_of(program, function, call)[:1]:
+                    yield _finding(program, function, call, engine)
+
+
+def _engines_of(program: Program, function: Function, call: Call) -> list[Resource]:
+    """The shared engines that the client's application uses in its request handlers."""
+    home = _home_of(program, function, call.node.args[0]) if call.node.args else None
+    if home is None:
+        return []
+    modules = {home} if home is function.module else program.imported_by(home)
+    handlers = [
+        each
+        for module in modules
+        for each in module.functions()
+        if program.entries.is_handler(each)
+    ]
+    used = program.reach.down(handlers).uses
+    return [each for each in used if each.shared and each.pooled and not each.tolerant]
+
+
+def _home_of(program: Program, function: Function, node: ast.expr) -> Module | None:
+    """The module whose variable, or whose function, the application is."""
+    made = node.func if isinstance(node, ast.Call) else node
+    name = (dotted(made) or "").partition(".")[0]
+    around: Function | None = function
+    while around is not None:
+        if name in around.imports:
+            given = around.imports[name]
+            whole = program.project.find(given, function.module)
+            return whole or program.project.find(given.rpartition(".")[0], function.module)
+        if name in around.bindings and around.parent is None:
+            return function.module
+        if name in around.bindings:
+            return None  # made for this test
+        around = around.parent
+    return None
+
+
+def _names_of(function: Function, call: Call) -> set[str]:
+    """The names that hold a client, the fixture's too; none if something enters it."""
+    holders = {n for n, values in function.bindings.items() if call.node in values}
+    entered = {dotted(node) for node in function.entered.values()}
+    if call.node in function.entered.values() or holders & entered:
+        return set()
+    if _is_fixture(function) and (call.node in function.returned or _gives(function, holders)):
+        holders.add(function.name)
+    used_by_with = any(
+        dotted(node) in holders
+        for each in function.module.functions()
+        for node in each.entered.values()
+    )
+    return set() if used_by_with else holders
+
+
+def _gives(function: Function, holders: set[str]) -> bool:
+    return any(dotted(node) in holders for node in function.returned)
+
+
+def _is_fixture(function: Function) -> bool:
+    plain = (d.func if isinstance(d, ast.Call) else d for d in function.decorators)
+    return any((dotted(each) or "").rpartition(".")[2] == "fixture" for each in plain)
+
+
+def _requests(function: Function, names: set[str]) -> int:
+    """How many requests the names make in the file, in loops counted twice."""
+    count = 0
+    for each in function.module.functions():
+        for call in each.calls:
+            base, _, method = (dotted(call.node.func) or "").rpartition(".")
+            if base in names and method in _REQUESTS:
+                count += 2 if call.repeated else 1
+    return count
+
+
+def _finding(program: Program, function: Function, call: Call, engine: Resource) -> Finding:
+    return Finding(
+        code=CODE,
+        kind=NAME,
+        certainty="likely",
+        file=program.project.relative(function.module.path),
+        line=call.line,
+        message=f"each request of this client runs on a loop of its own, and the application's"
+        f" `{engine.name}` outlives them",
+        chain=(program.link((function, call.line), "makes a client that nothing enters"),),
+        object=program.thing(engine),
+        reason="two requests or more are made with it",
+        fixes=("testclient-context", "async-test-client"),
+    )
