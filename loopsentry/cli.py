@@ -93,7 +93,9 @@ def explain(topic: str | None) -> None:
 
 @cli.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--format", "how", type=click.Choice(["text", "concise", "json"]), default="text")
+@click.option(
+    "--format", "how", type=click.Choice(["text", "concise", "json", "github"]), default="text"
+)
 @click.option(
     "--min-certainty",
     type=click.Choice(["proven", "likely", "latent"]),

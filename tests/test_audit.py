@@ -474,6 +474,56 @@ def test_a_report_names_the_start_and_the_object(tmp_path: Path, how: str) -> No
     assert "1 proven, 0 likely, 0 latent; 1 starts" in shown
 
 
+def test_github_gets_annotations(tmp_path: Path) -> None:
+    """What is proven annotates its line as an error, what is latent as a notice."""
+    shown = render(audit([write(tmp_path, USES + TASK + LIBRARY)]), "github").splitlines()
+    assert [line.partition(" ")[0] for line in shown] == ["::error", "::notice"]
+    assert shown[0].startswith("::error file=app/main.py,line=")
+    assert "title=LSA101::" in shown[0]
+
+
+CUSTOM = """
+from app.worker import background
+@background
+def send():
+    asyncio.run(load())
+"""
+SETTINGS = {
+    "ignored": ('ignore = ["LSA101"]', []),
+    "another selected": ('select = ["LSA102"]', []),
+    "selected": ('select = ["LSA101"]', ["latent"]),
+    "ignored there": ('per-file-ignores = {"app/*" = ["LSA101"]}', []),
+    "ignored elsewhere": ('per-file-ignores = {"other/*" = ["LSA101"]}', ["latent"]),
+    "an entry point": ('entry-points = ["background"]', ["proven"]),
+}
+
+
+@pytest.mark.parametrize("case", SETTINGS)
+def test_a_project_says_how_it_is_audited(tmp_path: Path, case: str) -> None:
+    """Codes are chosen, left out, and left out by file, and decorators of tasks are named."""
+    table, expected = SETTINGS[case]
+    write(tmp_path, USES + CUSTOM)
+    (tmp_path / "pyproject.toml").write_text(f"[tool.loopsentry.audit]\n{table}\n", "utf-8")
+    assert [each.certainty for each in found_in(tmp_path)] == expected
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("slect = []", "'slect'; it has select, ignore"),
+        ('select = "LSA101"', "is not a list of texts"),
+        ("per-file-ignores = []", "is not a table"),
+        ("select = [", "pyproject.toml"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_named(tmp_path: Path, table: str, words: str) -> None:
+    """A wrong key or value is an error that says what is valid, never half an audit."""
+    write(tmp_path, USES + CUSTOM)
+    (tmp_path / "pyproject.toml").write_text(f"[tool.loopsentry.audit]\n{table}\n", "utf-8")
+    with pytest.raises(AuditError, match=words):
+        audit([tmp_path])
+
+
 def test_a_comment_silences_a_finding(tmp_path: Path) -> None:
     """`# noqa: LSA101` on the start's line takes it out, another code does not."""
     source = USES + TASK

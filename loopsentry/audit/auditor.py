@@ -13,6 +13,7 @@ from types import ModuleType
 
 from .findings import CERTAINTIES, Audit, Finding
 from .program import Program
+from .settings import Settings, SettingsError, read_settings
 
 _DEEP = 5_000
 
@@ -29,17 +30,18 @@ def load_rules() -> tuple[ModuleType, ...]:
     return tuple(sorted(rules, key=lambda rule: str(rule.CODE)))
 
 
-def audit(paths: Iterable[Path]) -> Audit:
+def audit(paths: Iterable[Path], settings: Settings | None = None) -> Audit:
     """Audit the source files below some paths; nothing of them is imported or run.
 
     Args:
         paths: files and folders. Paths are reported relative to the folder that holds them all.
+        settings: how; by default as `[tool.loopsentry.audit]` of the `pyproject.toml` there says.
 
     Returns:
         The findings, the most certain first, what was kept silent about, and what was not read.
 
     Raises:
-        AuditError: for a path that does not exist.
+        AuditError: for a path that does not exist, and settings that cannot be used.
 
     Since version 0.1.0.
     """
@@ -48,21 +50,27 @@ def audit(paths: Iterable[Path]) -> Audit:
         if not path.exists():
             raise AuditError(f"{path} does not exist; give a file or a folder")
     root = _common_root(given)
+    if settings is None:
+        try:
+            settings = read_settings(root)
+        except SettingsError as exc:
+            raise AuditError(str(exc)) from None
     limit, collecting = sys.getrecursionlimit(), gc.isenabled()
     # Long chains of operators nest deeply, and nothing of a short search is garbage.
     sys.setrecursionlimit(max(limit, _DEEP))
     gc.disable()
     try:
-        return _audit(root, given)
+        return _audit(root, given, settings)
     finally:
         sys.setrecursionlimit(limit)
         if collecting:
             gc.enable()
 
 
-def _audit(root: Path, paths: list[Path]) -> Audit:
-    program = Program(root, paths)
-    found = [finding for rule in load_rules() for finding in rule.find(program)]
+def _audit(root: Path, paths: list[Path], settings: Settings) -> Audit:
+    program = Program(root, paths, settings.entry_points)
+    everything = (finding for rule in load_rules() for finding in rule.find(program))
+    found = [each for each in everything if settings.wants(each.code, each.file)]
     shared = {id(r) for r in program.symbols.resources() if r.shared}
     return Audit(
         findings=sorted(_without_noqa(program, found), key=_order),

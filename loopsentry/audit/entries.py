@@ -55,8 +55,15 @@ SERVERS = frozenset(
 class Entries:
     """Says what kind of entry a function is."""
 
-    def __init__(self, project: Project, symbols: Symbols, functions: list[Function]) -> None:
+    def __init__(
+        self,
+        project: Project,
+        symbols: Symbols,
+        functions: list[Function],
+        entry_points: tuple[str, ...] = (),
+    ) -> None:
         self.symbols = symbols
+        self.tasks = TASKS | set(entry_points)
         self.scripts = _scripts(project.root)
         self._passed: dict[Function, str] = {}
         for function in functions:
@@ -109,7 +116,7 @@ class Entries:
 
     def _kind_of_decorator(self, plain: ast.expr, function: Function) -> str | None:
         name = (dotted(plain) or "").rpartition(".")[2]
-        if name in TASKS:
+        if name in self.tasks:
             return "task"
         if name in COMMANDS:
             return "command"

@@ -23,14 +23,16 @@ class Program:
         silences: what the rules decided to say nothing about.
     """
 
-    def __init__(self, root: Path, paths: Iterable[Path]) -> None:
+    def __init__(
+        self, root: Path, paths: Iterable[Path], entry_points: tuple[str, ...] = ()
+    ) -> None:
         self.project: Project = read_project(root, paths)
         self.symbols = Symbols(self.project)
         searching = Starts(self.project, self.symbols)
         self.functions = searching.functions
         self.starts = searching.find()
         self.reach = Reach(self.symbols, self.functions)
-        self.entries = Entries(self.project, self.symbols, self.functions)
+        self.entries = Entries(self.project, self.symbols, self.functions, entry_points)
         self.silences: list[Silence] = []
         self._reached: dict[tuple[Function, ...], Reached] = {}
         self._served: set[Resource] | None = None

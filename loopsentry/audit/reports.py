@@ -11,13 +11,14 @@ from typing import Any
 from .findings import CERTAINTIES, Audit, Finding, Link
 
 SHOWN = 7
-FORMATS = ("text", "concise", "json")
 
 
 def render(audit: Audit, how: str) -> str:
     """An audit in one of the formats."""
     if how == "json":
         return json.dumps(as_json(audit), indent=2) + "\n"
+    if how == "github":
+        return "".join(f"{line}\n" for line in _github(audit))
     lines = _concise(audit) if how == "concise" else _text(audit)
     return "".join(f"{line}\n" for line in (*lines, *_summary(audit)))
 
@@ -37,6 +38,14 @@ def as_json(audit: Audit) -> dict[str, Any]:
 def _concise(audit: Audit) -> Iterator[str]:
     for each in audit.findings:
         yield f"{each.file}:{each.line}: {each.code} {each.certainty}: {each.message}"
+
+
+def _github(audit: Audit) -> Iterator[str]:
+    """Annotations of a workflow's run: errors for what is proven, else warnings, else notices."""
+    levels = {"proven": "error", "likely": "warning", "latent": "notice"}
+    for each in audit.findings:
+        where = f"file={each.file},line={each.line},title={each.code}"
+        yield f"::{levels[each.certainty]} {where}::{each.message}; {each.reason}"
 
 
 def _text(audit: Audit) -> Iterator[str]:
