@@ -81,6 +81,16 @@ class Program:
         """Several steps."""
         return (self.link(step) for step in steps)
 
+    def chain(
+        self, above: list[Step], start: Start, resource: Resource, note: str
+    ) -> tuple[Link, ...]:
+        """The way from an entry over a start to an object."""
+        down = self.reached_by(start).chain_to(resource)
+        links = [self.link(step) for step in above[:-1]]
+        links.append(self.link(above[-1], "starts a loop"))
+        links += [self.link(step) for step in down[:-1] if step[0] is not start.function]
+        return (*links, self.link(down[-1], note))
+
     def thing(self, resource: Resource) -> Thing:
         """An object, as it is reported."""
         file = self.project.relative(resource.module.path)

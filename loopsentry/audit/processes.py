@@ -1,0 +1,286 @@
+"""Which starts of a loop meet in one process: how often each runs, and in which order."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from .entries import MANY, ONCE, SERVERS, is_test
+from .facts import Arm, Call, Function
+from .findings import Certainty
+from .program import Program
+from .reach import Step
+from .starts import Start
+from .symbols import Outside, Resource
+
+#: Starts, with the shared objects that each leaves bound to its loop.
+Suspects = dict[Start, list[Resource]]
+
+_WORDS = {
+    "task": "a task, which a worker runs many times",
+    "handler": "a request handler, while the server's loop runs",
+    "thread": "a function that threads run",
+    "job": "a scheduled job, which runs many times",
+    "invocation": "called by a serverless platform, many times in a warm process",
+    "rerun": "run again by Streamlit for each interaction",
+}
+_EXACT = frozenset({"task", "job", "invocation", "rerun"})
+DEEP = 6
+#: The start in the entry itself, or one call below it.
+NEAR = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Meeting:
+    """Two loops that use one object.
+
+    Attributes:
+        start: where one of them is started.
+        resource: the object.
+        certainty: how sure it is that both run in one process.
+        reason: why.
+        how: "many" runs of one entry, "twice" in a row, or a "server" afterwards.
+        above: the calls on the way to the start, from the entry.
+    """
+
+    start: Start
+    resource: Resource
+    certainty: Certainty
+    reason: str
+    how: Literal["many", "twice", "server"]
+    above: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A start, or a server's, as it is met on the way through an entry.
+
+    Attributes:
+        start: the start, None for a server.
+        arms: the branches it stands in.
+        call: the call on the way to it in the entry.
+        way: the calls on the way, from the entry.
+    """
+
+    start: Start | None
+    arms: tuple[Arm, ...]
+    call: Call
+    way: tuple[Step, ...] = ()
+
+
+def find_meetings(program: Program, suspects: Suspects) -> list[Meeting]:
+    """The surest way in which each start's object meets another loop."""
+    found: dict[tuple[Start, Resource], Meeting] = {}
+    for search in (_repeated, _many, _sequences, _unreached):
+        for meeting in search(program, suspects):
+            found.setdefault((meeting.start, meeting.resource), meeting)
+    return list(found.values())
+
+
+def steps_of(meeting: Meeting) -> list[Step]:
+    """The way from the entry to the start."""
+    return [*meeting.above, (meeting.start.function, meeting.start.line)]
+
+
+# how often it runs ---------------------------------------------------------------------------
+
+
+def _repeated(program: Program, suspects: Suspects) -> Iterator[Meeting]:
+    """Starts in the body of a loop."""
+    for start, engines in suspects.items():
+        if start.call.repeated and start.call.function is start.function and start.loop is None:
+            for engine in engines:
+                why = "the start stands in the body of a loop"
+                yield Meeting(start, engine, "proven", why, "twice")
+            continue
+        above = _repeating_caller(program, start)
+        if above is not None:
+            for engine in engines:
+                why = f"{above[0].name} calls {start.function.name}() in the body of a loop"
+                yield Meeting(start, engine, "proven", why, "twice", (above,))
+
+
+def _repeating_caller(program: Program, start: Start) -> Step | None:
+    """Who calls the function that holds a start in the body of a loop."""
+    for caller, _ in program.reach.callers(start.function):
+        for call in caller.calls:
+            if call.repeated and not is_test(caller):
+                found = program.symbols.resolve(call.node.func, caller)
+                if found is start.function:
+                    return caller, call.line
+    return None
+
+
+def _many(program: Program, suspects: Suspects) -> Iterator[Meeting]:
+    """Starts below an entry that runs many times in a process."""
+    for start, engines in suspects.items():
+        if start.threaded:
+            for engine in engines:
+                why = "the runner is handed to a thread, while other loops run"
+                yield Meeting(start, engine, "likely", why, "many")
+            continue
+        for chain in program.reach.up(start.function, DEEP):
+            kind = program.entries.kind(chain[0][0])
+            if kind not in MANY:
+                continue
+            near = len(chain) <= NEAR and kind in _EXACT
+            why = f"{chain[0][0].name}() is {_WORDS[kind]}"
+            for engine in engines:
+                sure: Certainty = "proven" if near else "likely"
+                yield Meeting(start, engine, sure, why, "many", tuple(chain[:-1]))
+            break
+
+
+def _sequences(program: Program, suspects: Suspects) -> Iterator[Meeting]:
+    """Two starts, or a start and a server, one after the other in one process."""
+    begun = {start.call: start for start in program.starts if not start.through[:1]}
+    begun.update({start.call: start for start in program.starts})
+    for entry in program.functions:
+        if program.entries.kind(entry) not in ONCE:
+            continue
+        yield from _imported(program, suspects, entry)
+        runs = list(_runs_of(program, entry, begun, (), 0))
+        runs = [*_callbacks(program, entry, begun), *runs]
+        for index, first in enumerate(runs):
+            if first.start is None or first.start not in suspects:
+                continue
+            for second in runs[index + 1 :]:
+                if not _exclude(first, second) and not _is_one_loop(first, second):
+                    yield from _pair(program, suspects, entry, (first, second))
+
+
+def _imported(program: Program, suspects: Suspects, entry: Function) -> Iterator[Meeting]:
+    """Starts in the body of a module that a server imports."""
+    if entry.parent is not None:
+        return
+    own = (start for start in suspects if start.function is entry)
+    for start in own:
+        if start.call in entry.module.main or not _has_handlers(program, entry):
+            continue
+        for engine in suspects[start]:
+            if engine in program.served():
+                why = "it runs when the server imports this module, and its handlers use it too"
+                yield Meeting(start, engine, "likely", why, "server")
+
+
+def _has_handlers(program: Program, body: Function) -> bool:
+    return any(program.entries.kind(each) == "handler" for each in body.module.functions())
+
+
+def _pair(
+    program: Program, suspects: Suspects, entry: Function, runs: tuple[Run, Run]
+) -> Iterator[Meeting]:
+    first, second = runs
+    if first.start is None:
+        return
+    for engine in suspects[first.start]:
+        if second.start is None:
+            if engine in program.served() and not _serves_elsewhere(second.call):
+                why = "the server that starts afterwards in the same process uses it too"
+                yield Meeting(first.start, engine, "likely", why, "server", first.way)
+        elif second.start in suspects and engine in suspects[second.start]:
+            where = f"{first.start.function.name}(), line {first.start.line}"
+            why = f"{entry.name} starts two loops, one after the other: the first in {where}"
+            yield Meeting(second.start, engine, "proven", why, "twice", second.way)
+
+
+def _unreached(program: Program, suspects: Suspects) -> Iterator[Meeting]:
+    """Starts that nothing in the tree calls: they are used from elsewhere, or not at all."""
+    for start, engines in suspects.items():
+        kinds = {program.entries.kind(c[0][0]) for c in program.reach.up(start.function, DEEP)}
+        if not kinds - {None}:
+            for engine in engines:
+                why = "nothing in this tree calls it, so how often it runs is not known"
+                yield Meeting(start, engine, "latent", why, "many")
+
+
+# the order of starts -------------------------------------------------------------------------
+
+
+def _runs_of(
+    program: Program,
+    function: Function,
+    begun: dict[Call, Start],
+    way: tuple[Step, ...],
+    deep: int,
+) -> Iterator[Run]:
+    """The starts that a function comes to, in the order of its lines."""
+    if deep > DEEP or any(step[0] is function for step in way):
+        return
+    decorated = _decorated(program, function)
+    if decorated is not None:
+        yield Run(decorated, (), decorated.call, way)
+        return
+    for call in sorted(function.calls, key=lambda each: (each.line, each.node.col_offset)):
+        start = begun.get(call)
+        if start is not None and start.function is function:
+            yield Run(start, call.arms, call, way)
+            continue
+        callee = program.symbols.resolve(call.node.func, function)
+        if isinstance(callee, Outside) and callee.name in SERVERS:
+            yield Run(None, call.arms, call, way)
+        elif isinstance(callee, Function) and callee is not function:
+            decorated = next(
+                (s for s in program.starts if s.function is callee and s.through), None
+            )
+            step = (*way, (function, call.line))
+            if decorated is not None and decorated.call.function is not callee:
+                yield Run(decorated, call.arms, call, step)
+            elif not callee.asynchronous:
+                for run in _runs_of(program, callee, begun, step, deep + 1):
+                    yield replace(run, arms=(*call.arms, *run.arms), call=run.call)
+
+
+def _decorated(program: Program, function: Function) -> Start | None:
+    """The start that a decorator makes of an asynchronous function."""
+    own = (s for s in program.starts if s.function is function and s.call.function is not function)
+    return next(own, None) if function.asynchronous else None
+
+
+def _callbacks(program: Program, entry: Function, begun: dict[Call, Start]) -> Iterator[Run]:
+    """What a command's application runs first: its callback, in the same process."""
+    own = {_application(each) for each in entry.decorators}
+    for function in entry.module.functions():
+        names = {_application(each, "callback") for each in function.decorators} - {None}
+        if function is not entry and names & own:
+            yield from _runs_of(program, function, begun, (), 0)
+
+
+def _application(decorator: ast.expr, method: str | None = None) -> str | None:
+    plain = decorator.func if isinstance(decorator, ast.Call) else decorator
+    if not isinstance(plain, ast.Attribute) or not isinstance(plain.value, ast.Name):
+        return None
+    return plain.value.id if method in (None, plain.attr) else None
+
+
+def _is_one_loop(first: Run, second: Run) -> bool:
+    """Whether both run on the loop that one variable of one function holds."""
+    one, two = first.start, second.start
+    if one is None or two is None or one.function is not two.function:
+        return False
+    return one.loop is not None and one.loop == two.loop
+
+
+def _exclude(first: Run, second: Run) -> bool:
+    """Whether two runs never happen in one process: other arms, or the first one's leaves."""
+    others = {number: arm for number, arm, _ in second.arms}
+    for number, arm, leaves in first.arms:
+        if number in others:
+            if others[number] != arm:
+                return True
+        elif leaves:
+            return True
+    return False
+
+
+def _serves_elsewhere(call: Call) -> bool:
+    """Whether a server serves from child processes."""
+    for keyword in call.node.keywords:
+        value = keyword.value
+        if keyword.arg == "reload" and isinstance(value, ast.Constant) and value.value is True:
+            return True
+        if keyword.arg == "workers" and not (isinstance(value, ast.Constant) and value.value == 1):
+            return True
+    return False
