@@ -40,6 +40,35 @@ def test_two(client):
     client.get("/")
 """
 
+LOCK = """
+lock = asyncio.Lock()
+async def guarded():
+    async with lock:
+        await asyncio.sleep(0)
+async def both():
+    await asyncio.gather(guarded(), guarded())
+def main():
+    asyncio.run(both())
+    asyncio.run(both())
+if __name__ == "__main__":
+    main()
+"""
+QUEUE = """
+from celery import shared_task
+queue = asyncio.Queue()
+async def put():
+    await queue.put(1)
+async def work():
+    asyncio.create_task(put())
+    return await queue.get()
+@shared_task
+def send():
+    asyncio.run(work())
+"""
+OWN_LOCK = LOCK.replace("lock = asyncio.Lock()\n", "", 1).replace(
+    "async def guarded():", "async def guarded(lock=None):\n    lock = asyncio.Lock()"
+)
+
 #: For each rule: programs that it finds, with the certainty.
 FOUND: dict[str, dict[str, tuple[str, str]]] = {
     "LSA102": {
@@ -61,6 +90,16 @@ FOUND: dict[str, dict[str, tuple[str, str]]] = {
         "in a method": (
             "class Page:\n    async def show(self):\n        asyncio.run(load_alone())\n",
             "proven",
+        ),
+    },
+    "LSA104": {
+        "a lock of two runs": (LOCK, "proven"),
+        "a queue of a task": (QUEUE, "proven"),
+        "one task at a time": (
+            LOCK.replace("gather(guarded(), guarded())", "sleep(0)").replace(
+                "await asyncio.sleep(0)\ndef", "await guarded()\ndef"
+            ),
+            "latent",
         ),
     },
     "LSA105": {
@@ -199,6 +238,11 @@ SILENT: dict[str, dict[str, str]] = {
             "import nest_asyncio\nnest_asyncio.apply()\n"
             "async def show():\n    asyncio.run(load_alone())\n"
         ),
+    },
+    "LSA104": {
+        "made on the loop": OWN_LOCK,
+        "one run": LOCK.replace("    asyncio.run(both())\nif", "if"),
+        "a lock of threads": LOCK.replace("asyncio.Lock()", "threading.Lock()"),
     },
     "LSA105": {
         "entered": (

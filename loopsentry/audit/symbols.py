@@ -83,6 +83,15 @@ MAKERS = {
     "elasticsearch.AsyncElasticsearch": "client",
     "grpc.aio.insecure_channel": "client",
     "grpc.aio.secure_channel": "client",
+    "asyncio.Lock": "primitive",
+    "asyncio.Event": "primitive",
+    "asyncio.Condition": "primitive",
+    "asyncio.Semaphore": "primitive",
+    "asyncio.BoundedSemaphore": "primitive",
+    "asyncio.Queue": "primitive",
+    "asyncio.PriorityQueue": "primitive",
+    "asyncio.LifoQueue": "primitive",
+    "asyncio.Barrier": "primitive",
 }
 FACTORIES = frozenset(
     {

@@ -1,0 +1,79 @@
+"""a lock, queue or event of a module is waited for on two event loops
+
+An `asyncio.Lock`, `Queue`, `Semaphore` or `Event` is bound to the loop of its first *wait*, which
+needs two tasks that want it at once. Kept by a module it outlives that loop, and the first wait on
+another one fails: *is bound to a different event loop*.
+
+Make it inside the coroutine that the loop runs, or run everything on one loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from loopsentry.audit.entries import is_test, is_test_module
+from loopsentry.audit.facts import Function
+from loopsentry.audit.findings import Certainty, Finding
+from loopsentry.audit.processes import Meeting, Suspects, find_meetings, steps_of
+from loopsentry.audit.program import Program
+from loopsentry.audit.starts import COMBINERS
+from loopsentry.audit.symbols import Outside, Resource
+
+CODE = "LSA104"
+NAME = "import-time-primitive"
+
+_WAITS = COMBINERS - {"asyncio.wait_for", "asyncio.shield"}
+_GROUPS = frozenset({"create_task", "start_soon"})
+
+
+def find(program: Program) -> Iterator[Finding]:
+    """Find primitives of modules that starts reach which meet in one process; one for each."""
+    suspects: Suspects = {}
+    for start in program.starts:
+        if is_test(start.function) or start.kept:
+            continue
+        kept = [each for each in program.reached_by(start).uses if _is_kept(each)]
+        if kept:
+            suspects[start] = kept
+    told: set[Resource] = set()
+    for meeting in find_meetings(program, suspects):
+        if meeting.resource not in told:
+            told.add(meeting.resource)
+            yield _finding(program, meeting)
+
+
+def _is_kept(resource: Resource) -> bool:
+    return resource.kind == "primitive" and resource.shared and not is_test_module(resource.module)
+
+
+def _finding(program: Program, meeting: Meeting) -> Finding:
+    start, primitive = meeting.start, meeting.resource
+    way = program.reached_by(start).chain_to(primitive)
+    several = any(_runs_at_once(program, function) for function, _ in way)
+    # Nobody waits where one task at a time wants it, and it is bound to nothing then.
+    certainty: Certainty = meeting.certainty if several else "latent"
+    doubt = "" if several else "; no two tasks that want it at once are seen"
+    return Finding(
+        code=CODE,
+        kind=NAME,
+        certainty=certainty,
+        file=program.project.relative(start.function.module.path),
+        line=start.line,
+        message=f"`{primitive.name}` of a module is used by a loop started in"
+        f" {start.function.name}, and by another loop",
+        chain=program.chain(steps_of(meeting), start, primitive, f"uses `{primitive.name}`"),
+        object=program.thing(primitive),
+        reason=f"{meeting.reason}{doubt}",
+        fixes=("create-in-loop", "single-run"),
+    )
+
+
+def _runs_at_once(program: Program, function: Function) -> bool:
+    """Whether a coroutine starts several others at once."""
+    for call in function.calls:
+        callee = program.symbols.resolve(call.node.func, function)
+        if isinstance(callee, Outside):
+            last = callee.name.rpartition(".")[2]
+            if callee.name in _WAITS or last in _GROUPS:
+                return True
+    return False
