@@ -241,6 +241,10 @@ SILENT: dict[str, dict[str, str]] = {
     },
     "LSA104": {
         "made on the loop": OWN_LOCK,
+        "made when it is needed": LOCK.replace(
+            "lock = asyncio.Lock()\n",
+            "lock = None\ndef make():\n    global lock\n    lock = asyncio.Lock()\n",
+        ),
         "one run": LOCK.replace("    asyncio.run(both())\nif", "if"),
         "a lock of threads": LOCK.replace("asyncio.Lock()", "threading.Lock()"),
     },

@@ -37,6 +37,7 @@ class Resource:
         pooled: False if it keeps no connection between uses (`NullPool`), None if that depends.
         source: the engine behind a session factory.
         tolerant: whether its driver's connections survive a change of loop between uses.
+        late: whether a function makes it, perhaps on the loop that uses it, and not an import.
     """
 
     kind: str
@@ -47,6 +48,7 @@ class Resource:
     pooled: bool | None = True
     source: Resource | None = None
     tolerant: bool = False
+    late: bool = False
 
     @property
     def engine(self) -> Resource:
@@ -347,6 +349,7 @@ class Symbols:
             made = Resource(kind, holder[0], scope.module, node.lineno, holder[1])
             made.pooled = self._is_pooled(node, scope)
             made.tolerant = self._is_tolerant(node, scope)
+            made.late = scope.parent is not None and scope.name != "__init__"
             self._resources[id(node)] = made
         if holder[1] and not made.shared:
             made.shared, made.name = True, holder[0]

@@ -43,7 +43,10 @@ def find(program: Program) -> Iterator[Finding]:
 
 
 def _is_kept(resource: Resource) -> bool:
-    return resource.kind == "primitive" and resource.shared and not is_test_module(resource.module)
+    """Whether a primitive is made by an import, or with an object that a module keeps."""
+    if resource.kind != "primitive" or not resource.shared or resource.late:
+        return False
+    return not is_test_module(resource.module)
 
 
 def _finding(program: Program, meeting: Meeting) -> Finding:
