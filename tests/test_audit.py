@@ -236,6 +236,20 @@ def run_async(make):
 def send():
     run_async(lambda: load())
 """
+ESCAPES = """
+import asyncpg
+pool = None
+async def open_pool():
+    global pool
+    pool = await asyncpg.create_pool("postgresql://db/shop")
+async def ask():
+    return await pool.fetch("select 1")
+def main():
+    asyncio.run(open_pool())
+    asyncio.run(ask())
+if __name__ == "__main__":
+    main()
+"""
 TOLERANT = DB.replace("+asyncpg", "+psycopg")
 LIBRARY = """
 def send_now():
@@ -263,6 +277,7 @@ FOUND: dict[str, tuple[str, str, list[str]]] = {
     "a warm function": (WARM, "proven", ["handler", "load"]),
     "a script that runs again": (STREAMLIT, "proven", ["<module>", "load"]),
     "a run while a server imports": (IMPORTED, "likely", ["<module>", "save"]),
+    "a pool that one run opens for the next": (ESCAPES, "proven", ["<module>", "main", "ask"]),
     "no caller": (LIBRARY, "latent", ["send_now", "load"]),
 }
 

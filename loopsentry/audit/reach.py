@@ -87,6 +87,7 @@ class Reach:
             line = node.lineno
             if isinstance(found, (Function, Resource)):
                 yield found, line
+        yield from self._made_in(function)
         for call in function.calls:
             callee = self.symbols.resolve(call.node.func, function)
             for method in self._run_by(call, callee):
@@ -94,6 +95,13 @@ class Reach:
             made = self.symbols.value(call.node, function, ("", False))
             if isinstance(made, Resource) and made.shared and id(call.node.func) not in ending:
                 yield made, call.line
+
+    def _made_in(self, function: Function) -> Iterator[tuple[Resource, int]]:
+        """The pools that a function opens into a variable of its module: opening binds them."""
+        for name in sorted(function.shared & function.bindings.keys()):
+            found = self.symbols.variable(function.module, name)
+            if isinstance(found, Resource) and found.kind == "pool":
+                yield found, function.bindings[name][0].lineno
 
     def _run_by(self, call: Call, callee: Symbol) -> Iterator[Function]:
         """What a call on a class or an object runs."""
