@@ -21,7 +21,7 @@ from .model import Frame, Place
 
 _COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
 _PACKAGE = str(Path(__file__).parent) + os.sep
-_COMPILED = (".pyx", ".pxd", ".pxi")  # Cython's tracebacks name these, relative to nowhere
+COMPILED = (".pyx", ".pxd", ".pxi")  # Cython's tracebacks name these, relative to nowhere
 _INSTALLED = ("/site-packages/", "/dist-packages/", "\\site-packages\\", "\\dist-packages\\")
 
 
@@ -87,7 +87,7 @@ def is_user_file(filename: str) -> bool:
         path = absolute(filename)
         known = not (
             filename.startswith("<")
-            or filename.endswith(_COMPILED)
+            or filename.endswith(COMPILED)
             or path.startswith((*_ROOTS, _PACKAGE))
             or any(part in path for part in _INSTALLED)
         )

@@ -74,8 +74,9 @@ def docstring_of(entry: ModuleType) -> str:
     """What an entry says of itself; from its source where Python left docstrings out (`-OO`)."""
     if entry.__doc__ is not None:
         return entry.__doc__
-    source = inspect.getsource(entry)
-    return ast.get_docstring(ast.parse(source), clean=False) or ""
+    # `ast.parse` leaves them out too under -OO since Python 3.14.
+    tree: Any = compile(inspect.getsource(entry), "", "exec", ast.PyCF_ONLY_AST, optimize=0)
+    return ast.get_docstring(tree, clean=False) or ""
 
 
 def load_fixes() -> tuple[Remedy, ...]:

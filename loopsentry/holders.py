@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
@@ -30,6 +32,7 @@ _WAITING = frozenset({"__aexit__", "_run_to_completion"})  # the second since SQ
 _TASK_NAME = re.compile(r"name='([^']+)'")
 # `_scheduled_tasks` was `_all_tasks` before CPython 3.12 (Lib/asyncio/tasks.py).
 _NAME = "_scheduled_tasks" if hasattr(asyncio.tasks, "_scheduled_tasks") else "_all_tasks"
+_PER_THREAD: bool = sys.version_info >= (3, 14)
 _SCHEDULED: Iterable[asyncio.Task[Any]] = getattr(asyncio.tasks, _NAME, ())
 
 
@@ -199,16 +202,27 @@ def _is_library_task(task: asyncio.Task[Any]) -> bool:
     return frame is not None and not _frames.is_user(frame)
 
 
-def find_foreign_task(texts: Iterable[str], current: Any) -> asyncio.Task[Any] | None:
+def find_foreign_task(
+    texts: Iterable[str], current: Any, loops: Iterable[asyncio.AbstractEventLoop] = ()
+) -> asyncio.Task[Any] | None:
     """Find the task that asyncio's text names; asyncio throws the task itself away.
 
-    The text only says which one to look for; its loop is read off the task.
+    The text only says which one to look for; its loop is read off the task. Since Python 3.14 each
+    thread keeps its tasks itself, and only a loop can be asked for them.
     """
     names = {name for text in texts for name in _TASK_NAME.findall(text)}
     deadline = perf_counter() + SEARCH_SECONDS
-    for task in list(_SCHEDULED):
+    for task in (*_SCHEDULED, *_tasks_of(loops)):
         if perf_counter() > deadline:
             return None
         if task.get_name() in names and task.get_loop() is not current:
             return task
     return None
+
+
+def _tasks_of(loops: Iterable[asyncio.AbstractEventLoop]) -> Iterator[asyncio.Task[Any]]:
+    """The tasks of some loops, where asyncio keeps no list of all."""
+    if _PER_THREAD:
+        for loop in loops:
+            with suppress(RuntimeError):  # changed while it was read
+                yield from asyncio.all_tasks(loop)

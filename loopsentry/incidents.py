@@ -199,8 +199,8 @@ def _collect_sites(incident: Incident, parents: dict[int, BaseException | None])
     own: int | None = None
     while node is not None:
         passed = _frames.walk_traceback(traceback_of(node))
-        known = {id(site.frame) for site in sites}
-        meeting = next((i for i, s in enumerate(passed) if id(s.frame) in known), None)
+        known = {_identity(site) for site in sites}
+        meeting = next((i for i, s in enumerate(passed) if _identity(s) in known), None)
         if meeting is None and passed and own is None and not is_a(node, BaseExceptionGroup):
             own = len(sites)  # raised elsewhere, from an exception that was kept
         # What was raised somewhere else while this was handled brings its own inner frames along.
@@ -217,6 +217,17 @@ def _collect_sites(incident: Incident, parents: dict[int, BaseException | None])
     live_now = bool(passed) and any(site.frame is passed[-1].frame for site in live)
     if incident.segment == incident.traced and live_now:
         incident.segment = len(sites)
+
+
+def _identity(site: Site) -> object:
+    """What is the same in two tracebacks of one call.
+
+    Cython makes a frame anew for each line of a traceback, and a coroutine's has a qualified name.
+    """
+    code = site.code
+    if code.co_filename.endswith(_frames.COMPILED):
+        return code.co_filename, code.co_name.rpartition(".")[2]
+    return id(site.frame)
 
 
 def _segment(sites: Sequence[Site]) -> int:

@@ -123,7 +123,8 @@ class Subjects:
     def _foreign_future(self, found: Found, current: Any) -> Sighting | None:
         excs = [each.exc for each in found.incident.complaints]
         texts = [arg for exc in excs for arg in arguments_of(exc)[:1] if type(arg) is str]
-        future = find_foreign_task(texts, current) or _named_future(found, current)
+        loops = (*list(self.registry.loops), *list(self.registry.started))
+        future = find_foreign_task(texts, current, loops) or _named_future(found, current)
         return self.sight(future) if future is not None else None
 
 
