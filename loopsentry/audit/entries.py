@@ -6,7 +6,7 @@ import ast
 import tomllib
 from pathlib import Path
 
-from .facts import Call, Function, Module, dotted
+from .facts import Call, Function, Module, dotted, last_name
 from .sources import Project
 from .symbols import Outside, Symbols
 
@@ -72,8 +72,7 @@ class Entries:
 
     def _note_passed(self, call: Call) -> None:
         """Remember functions that are handed to a thread or a scheduler."""
-        name = call.node.func.attr if isinstance(call.node.func, ast.Attribute) else ""
-        name = name or (dotted(call.node.func) or "")
+        name = last_name(call.node.func)
         kinds = (("thread", THREADS), ("job", JOBS), ("handler", ROUTES))
         kind = next((kind for kind, names in kinds if name in names), None)
         if kind is None:
@@ -103,8 +102,7 @@ class Entries:
         return "handler" in (self._decorated(function), self._passed.get(function))
 
     def _decorated(self, function: Function) -> str | None:
-        for decorator in function.decorators:
-            plain = decorator.func if isinstance(decorator, ast.Call) else decorator
+        for plain in function.decorators:
             kind = self._kind_of_decorator(plain, function)
             if kind is not None:
                 return kind

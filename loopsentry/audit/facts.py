@@ -88,8 +88,9 @@ class Function:
 
     @property
     def decorators(self) -> list[ast.expr]:
-        """What decorates it."""
-        return list(getattr(self.node, "decorator_list", ()))
+        """What decorates it, without the arguments that a decorator is given."""
+        given = getattr(self.node, "decorator_list", ())
+        return [each.func if isinstance(each, ast.Call) else each for each in given]
 
     @property
     def parameters(self) -> list[ast.arg]:
@@ -376,3 +377,10 @@ def dotted(node: ast.expr) -> str | None:
     if not isinstance(node, ast.Name):
         return None
     return ".".join((node.id, *reversed(parts)))
+
+
+def last_name(node: ast.expr) -> str:
+    """The last part of a name, "" for anything else."""
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.id if isinstance(node, ast.Name) else ""

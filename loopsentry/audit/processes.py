@@ -104,12 +104,9 @@ def _repeated(program: Program, suspects: Suspects) -> Iterator[Meeting]:
 
 def _repeating_caller(program: Program, start: Start) -> Step | None:
     """Who calls the function that holds a start in the body of a loop."""
-    for caller, _ in program.reach.callers(start.function):
-        for call in caller.calls:
-            if call.repeated and not is_test(caller):
-                found = program.symbols.resolve(call.node.func, caller)
-                if found is start.function:
-                    return caller, call.line
+    for caller, call in program.reach.calls_of(start.function):
+        if call.repeated and not is_test(caller):
+            return caller, call.line
     return None
 
 
@@ -135,8 +132,7 @@ def _many(program: Program, suspects: Suspects) -> Iterator[Meeting]:
 
 def _sequences(program: Program, suspects: Suspects) -> Iterator[Meeting]:
     """Two starts, or a start and a server, one after the other in one process."""
-    begun = {start.call: start for start in program.starts if not start.through[:1]}
-    begun.update({start.call: start for start in program.starts})
+    begun = {start.call: start for start in program.starts}
     for entry in program.functions:
         if program.entries.kind(entry) not in ONCE:
             continue
@@ -209,7 +205,7 @@ def _runs_of(
     """The starts that a function comes to, in the order of its lines."""
     if deep > DEEP or any(step[0] is function for step in way):
         return
-    decorated = _decorated(program, function)
+    decorated = program.decorated.get(function)
     if decorated is not None:
         yield Run(decorated, (), decorated.call, way)
         return
@@ -221,22 +217,15 @@ def _runs_of(
         callee = program.symbols.resolve(call.node.func, function)
         if isinstance(callee, Outside) and callee.name in SERVERS:
             yield Run(None, call.arms, call, way)
-        elif isinstance(callee, Function) and callee is not function:
-            decorated = next(
-                (s for s in program.starts if s.function is callee and s.through), None
-            )
+        elif isinstance(callee, Function) and _runs_here(program, callee):
             step = (*way, (function, call.line))
-            if decorated is not None and decorated.call.function is not callee:
-                yield Run(decorated, call.arms, call, step)
-            elif not callee.asynchronous:
-                for run in _runs_of(program, callee, begun, step, deep + 1):
-                    yield replace(run, arms=(*call.arms, *run.arms), call=run.call)
+            for run in _runs_of(program, callee, begun, step, deep + 1):
+                yield replace(run, arms=(*call.arms, *run.arms))
 
 
-def _decorated(program: Program, function: Function) -> Start | None:
-    """The start that a decorator makes of an asynchronous function."""
-    own = (s for s in program.starts if s.function is function and s.call.function is not function)
-    return next(own, None) if function.asynchronous else None
+def _runs_here(program: Program, function: Function) -> bool:
+    """Whether calling a function runs it, and does not only make a coroutine."""
+    return not function.asynchronous or function in program.decorated
 
 
 def _callbacks(program: Program, entry: Function, begun: dict[Call, Start]) -> Iterator[Run]:
@@ -249,10 +238,9 @@ def _callbacks(program: Program, entry: Function, begun: dict[Call, Start]) -> I
 
 
 def _application(decorator: ast.expr, method: str | None = None) -> str | None:
-    plain = decorator.func if isinstance(decorator, ast.Call) else decorator
-    if not isinstance(plain, ast.Attribute) or not isinstance(plain.value, ast.Name):
+    if not isinstance(decorator, ast.Attribute) or not isinstance(decorator.value, ast.Name):
         return None
-    return plain.value.id if method in (None, plain.attr) else None
+    return decorator.value.id if method in (None, decorator.attr) else None
 
 
 def _is_one_loop(first: Run, second: Run) -> bool:

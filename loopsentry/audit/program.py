@@ -20,6 +20,7 @@ class Program:
     Attributes:
         project: the files.
         starts: the places that start a loop.
+        decorated: asynchronous functions of which a decorator makes a start.
         silences: what the rules decided to say nothing about.
     """
 
@@ -31,6 +32,11 @@ class Program:
         searching = Starts(self.project, self.symbols)
         self.functions = searching.functions
         self.starts = searching.find()
+        self.decorated = {
+            start.function: start
+            for start in self.starts
+            if start.function.asynchronous and start.call.function is not start.function
+        }
         self.reach = Reach(self.symbols, self.functions)
         self.entries = Entries(self.project, self.symbols, self.functions, entry_points)
         self.silences: list[Silence] = []

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from .facts import Call, Class, Function
+from .facts import Call, Class, Function, last_name
 from .symbols import Instance, Resource, Symbol, Symbols
 
 #: A step of a chain: who, and the line at which it goes on.
@@ -49,7 +49,7 @@ class Reach:
         self._edges: dict[Function, list[tuple[Symbol, int]]] = {}
         self._by_name: dict[str, list[Function]] = {}
         for function in functions:
-            names = {_last(node) for node in _mentioned(function)}
+            names = {last_name(node) for node in _mentioned(function)}
             for name in names:
                 self._by_name.setdefault(name, []).append(function)
 
@@ -145,6 +145,13 @@ class Reach:
                     yield candidate, line
                     break
 
+    def calls_of(self, function: Function) -> Iterator[tuple[Function, Call]]:
+        """The calls of a function, with who makes each; not where it is only handed over."""
+        for caller, _ in self.callers(function):
+            for call in caller.calls:
+                if self.symbols.resolve(call.node.func, caller) is function:
+                    yield caller, call
+
     def up(self, function: Function, limit: int = 6) -> Iterator[list[Step]]:
         """The chains of callers of a function, each from the outermost to it, shortest first."""
         waiting: deque[list[Step]] = deque([[(function, function.line)]])
@@ -185,9 +192,3 @@ def _names(node: ast.expr | None) -> Iterator[ast.expr]:
     for each in ast.walk(node):
         if isinstance(each, ast.Call):
             yield from (a for a in each.args if isinstance(a, (ast.Name, ast.Attribute)))
-
-
-def _last(node: ast.expr) -> str:
-    if isinstance(node, ast.Attribute):
-        return node.attr
-    return node.id if isinstance(node, ast.Name) else ""

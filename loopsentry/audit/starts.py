@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .entries import THREADS
-from .facts import Call, Class, Function, dotted
+from .facts import Call, Class, Function, dotted, last_name
 from .sources import Project
 from .symbols import Instance, Outside, Symbols
 
@@ -70,7 +70,7 @@ class Start:
     @property
     def threaded(self) -> bool:
         """Whether it is a thread that is handed the runner."""
-        return not self.through and _last(self.call.node.func) in THREADS
+        return not self.through and last_name(self.call.node.func) in THREADS
 
     @property
     def loop(self) -> str | None:
@@ -97,7 +97,7 @@ class Starts:
         self._by_name: dict[str, list[Call]] = {}
         for function in self.functions:
             for call in function.calls:
-                self._by_name.setdefault(_last(call.node.func), []).append(call)
+                self._by_name.setdefault(last_name(call.node.func), []).append(call)
 
     def find(self) -> list[Start]:
         """Find the starts of asyncio, then those through helpers and decorators."""
@@ -222,9 +222,8 @@ class Starts:
         if call.function is decorator:
             return
         for function in self.functions:
-            for each in function.decorators:
-                plain = each.func if isinstance(each, ast.Call) else each
-                if function.asynchronous and _last(plain) == decorator.name:
+            for plain in function.decorators:
+                if function.asynchronous and last_name(plain) == decorator.name:
                     found = self.symbols.resolve(plain, function.parent or function.module.body)
                     if found is decorator:
                         inner = (decorator, *through)
@@ -269,9 +268,3 @@ class Starts:
         elif isinstance(callee, Outside) and callee.name in COMBINERS:
             for argument in node.args:
                 yield from self.coroutines(argument, scope)
-
-
-def _last(node: ast.expr) -> str:
-    if isinstance(node, ast.Attribute):
-        return node.attr
-    return node.id if isinstance(node, ast.Name) else ""

@@ -124,6 +124,7 @@ class Symbols:
         self._known: dict[tuple[object, ...], Symbol] = {}
         self._resources: dict[int, Resource] = {}
         self._instances: set[Class] | None = None
+        self._fillers: dict[Module, dict[str, list[Function]]] = {}
 
     def resources(self) -> Iterator[Resource]:
         """All objects that bind to a loop, as far as a search met them."""
@@ -200,10 +201,17 @@ class Symbols:
         return None if name.startswith(".") else Outside(name)
 
     def _is_filled(self, name: str, module: Module) -> bool:
-        return any(name in function.shared for function in self._functions_of(module))
+        return name in self._fillers_of(module)
 
-    def _functions_of(self, module: Module) -> list[Function]:
-        return list(module.functions())
+    def _fillers_of(self, module: Module) -> dict[str, list[Function]]:
+        """The functions that declare a name of the module's as theirs to set, by the name."""
+        known = self._fillers.get(module)
+        if known is None:
+            known = self._fillers[module] = {}
+            for function in module.functions():
+                for name in function.shared:
+                    known.setdefault(name, []).append(function)
+        return known
 
     def variable(self, module: Module, name: str) -> Symbol:
         """What a module's variable holds, also where a function fills it later."""
@@ -214,7 +222,7 @@ class Symbols:
         holder = (name, True)
         found = self._first(module.body.bindings.get(name, ()), module.body, holder)
         if found is None:
-            fillers = (f for f in self._functions_of(module) if name in f.shared)
+            fillers = self._fillers_of(module).get(name, ())
             values = (self._first(f.bindings.get(name, ()), f, holder) for f in fillers)
             found = next((value for value in values if value is not None), None)
         self._known[key] = found
@@ -334,8 +342,7 @@ class Symbols:
                 return None
 
     def _is_cache(self, decorator: ast.expr, function: Function) -> bool:
-        plain = decorator.func if isinstance(decorator, ast.Call) else decorator
-        found = self.resolve(plain, function.module.body)
+        found = self.resolve(decorator, function.module.body)
         return isinstance(found, Outside) and found.name in _CACHES
 
     def _made(self, node: ast.Call, name: str, scope: Function, holder: Holder) -> Symbol:

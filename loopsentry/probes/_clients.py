@@ -1,4 +1,4 @@
-"""Clients of other libraries that keep their loop in an attribute, and are made by the program."""
+"""Objects that keep their loop in `_loop`, and clients that complain of another one themselves."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ from collections.abc import Callable
 from types import FrameType, ModuleType
 from typing import Any
 
-from loopsentry._frames import first_argument, running_loop, walk_live
+from loopsentry._frames import first_argument, raised_outside, running_loop, walk_live
 from loopsentry._monitoring import on_return
-from loopsentry.model import Sighting
+from loopsentry.exceptions import type_name_of
+from loopsentry.model import ObjectKind, Sighting, Symptom
 from loopsentry.registry import Registry, Undo
 
 from ._births import birth_here, when_there
 
 
-def sighter(module: str, *names: str) -> Callable[[Any], Sighting | None]:
+def sighter(
+    module: str, *names: str, kind: ObjectKind = "client"
+) -> Callable[[Any], Sighting | None]:
     """A probe's `sight` for classes whose instances keep their loop in `_loop`.
 
     Args:
         module: the module that has the classes; while it is not imported nothing is recognised.
         names: of the classes in it.
+        kind: what their instances are.
     """
     library = module.partition(".")[0]
 
@@ -29,11 +33,39 @@ def sighter(module: str, *names: str) -> Callable[[Any], Sighting | None]:
         kinds = tuple(getattr(there, name) for name in names if hasattr(there, name))
         if not kinds or not issubclass(type(target), kinds):
             return None
-        label = f"{library} client"
+        label = f"{library} {kind}"
         loop = getattr(target, "_loop", None)
-        return Sighting(kind="client", label=label, library=library, target=target, loop=loop)
+        return Sighting(kind=kind, label=label, library=library, target=target, loop=loop)
 
     return sight
+
+
+def reader(
+    text: str, packages: tuple[str, ...], *, sent: bool | None = None
+) -> Callable[[BaseException, str], Symptom | None]:
+    """A probe's `read` for a client that refuses another loop with a RuntimeError of its own.
+
+    Args:
+        text: what its message contains.
+        packages: the library's; raised outside of them the text is only quoted.
+        sent: whether anything may have been sent then.
+    """
+
+    def read(exc: BaseException, said: str) -> Symptom | None:
+        if text not in said or not issubclass(type(exc), RuntimeError):
+            return None
+        quoted = raised_outside(exc, packages)
+        return Symptom(
+            kind="foreign-loop",
+            library=packages[0],
+            type=type_name_of(exc),
+            text=text,
+            quoted=quoted,
+            sent=sent,
+            about=None if quoted else "client",
+        )
+
+    return read
 
 
 def hear_made(registry: Registry, module: str, name: str) -> Undo:

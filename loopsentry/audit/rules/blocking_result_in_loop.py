@@ -42,11 +42,9 @@ def find(program: Program) -> Iterator[Finding]:
 
 def _coroutine_above(program: Program, function: Function) -> Step | None:
     """A coroutine that calls a function itself, not in a thread."""
-    for caller, line in program.reach.callers(function):
-        for call in caller.calls:
-            found = program.symbols.resolve(call.node.func, caller)
-            if found is function and caller.asynchronous and not is_test(caller):
-                return caller, line
+    for caller, call in program.reach.calls_of(function):
+        if caller.asynchronous and not is_test(caller):
+            return caller, call.line
     return None
 
 

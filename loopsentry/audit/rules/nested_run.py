@@ -51,12 +51,9 @@ def _above(program: Program, start: Start) -> tuple[Certainty, list[Step]] | Non
         return "proven", [here]
     if program.entries.kind(function) == "thread":
         return None
-    for caller, line in program.reach.callers(function):
-        called = any(
-            program.symbols.resolve(call.node.func, caller) is function for call in caller.calls
-        )
-        if caller.asynchronous and called and not is_test(caller) and not _is_guarded(caller):
-            return "likely", [(caller, line), here]
+    for caller, call in program.reach.calls_of(function):
+        if caller.asynchronous and not is_test(caller) and not _is_guarded(caller):
+            return "likely", [(caller, call.line), here]
     return None
 
 

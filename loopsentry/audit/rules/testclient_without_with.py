@@ -13,7 +13,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from loopsentry.audit.facts import Call, Function, Module, dotted
+from loopsentry.audit.facts import Call, Function, Module, dotted, last_name
 from loopsentry.audit.findings import Finding
 from loopsentry.audit.program import Program
 from loopsentry.audit.symbols import Outside, Resource
@@ -30,12 +30,12 @@ _REQUESTS = frozenset(
 def find(program: Program) -> Iterator[Finding]:
     """Find clients that nothing enters, and that make two requests to what uses a shared engine."""
     for function in program.functions:
-        # Tests that replace what a request depends on do not use the application's engine.
-        if any("dependency_overrides" in line for line in function.module.lines):
-            continue
         for call in function.calls:
             callee = program.symbols.resolve(call.node.func, function)
             if not isinstance(callee, Outside) or callee.name not in _CLIENTS:
+                continue
+            # Tests that replace what a request depends on do not use the application's engine.
+            if any("dependency_overrides" in line for line in function.module.lines):
                 continue
             names = _names_of(function, call)
             if names and _requests(function, names) > 1:
@@ -98,8 +98,7 @@ def _gives(function: Function, holders: set[str]) -> bool:
 
 
 def _is_fixture(function: Function) -> bool:
-    plain = (d.func if isinstance(d, ast.Call) else d for d in function.decorators)
-    return any((dotted(each) or "").rpartition(".")[2] == "fixture" for each in plain)
+    return any(last_name(each) == "fixture" for each in function.decorators)
 
 
 def _requests(function: Function, names: set[str]) -> int:
