@@ -69,6 +69,101 @@ OWN_LOCK = LOCK.replace("lock = asyncio.Lock()\n", "", 1).replace(
     "async def guarded():", "async def guarded(lock=None):\n    lock = asyncio.Lock()"
 )
 
+FORKS = """
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+def child():
+    asyncio.run(load_alone())
+"""
+FORKED = f"""{FORKS}
+def main():
+    asyncio.run(load_alone())
+    multiprocessing.Process(target=child).start()
+"""
+BY_HAND = f"""{FORKS}
+def main():
+    asyncio.run(load_alone())
+    if os.fork() == 0:
+        asyncio.run(load_alone())
+"""
+POOLED = f"""{FORKS}
+async def main():
+    await load_alone()
+    with ProcessPoolExecutor() as pool:
+        pool.submit(child)
+"""
+CONTEXT = f"""{FORKS}
+def main():
+    asyncio.run(load_alone())
+    begin()
+def begin():
+    context = multiprocessing.get_context("fork")
+    context.Process(target=child).start()
+"""
+SUITE = """
+import pytest
+import pytest_asyncio
+@pytest_asyncio.fixture(scope="session")
+async def database():
+    made = create_async_engine("postgresql+asyncpg://db/shop")
+    async with made.begin() as connection:
+        await connection.execute("create")
+    yield made
+    await made.dispose()
+@pytest.fixture
+def sessions(database):
+    return async_sessionmaker(database)
+@pytest.mark.asyncio
+async def test_one(sessions):
+    async with sessions() as session:
+        await session.execute("select 1")
+"""
+PLAIN = """
+import pytest
+@pytest.fixture(scope="module")
+def database():
+    return create_async_engine("postgresql+asyncpg://db/shop")
+@pytest.mark.asyncio
+class TestShop:
+    async def test_one(self, database):
+        async with database.connect() as connection:
+            await connection.execute("select 1")
+    async def test_two(self, database):
+        async with database.connect() as connection:
+            await connection.execute("select 2")
+"""
+NARROW = SUITE.replace('fixture(scope="session")', 'fixture(loop_scope="session")')
+DISPOSED = """
+import atexit
+def main():
+    asyncio.run(load_alone())
+    asyncio.run(engine.dispose())
+"""
+AT_EXIT = """
+import atexit
+from celery import shared_task
+@shared_task
+def send():
+    asyncio.run(load_alone())
+async def close():
+    await engine.dispose()
+def clean():
+    asyncio.run(close())
+atexit.register(clean)
+"""
+AFTER_SERVER = """
+import uvicorn
+from fastapi import FastAPI
+app = FastAPI()
+@app.get("/")
+async def show():
+    return await load_alone()
+def main():
+    uvicorn.run(app)
+    asyncio.run(engine.dispose())
+"""
+
 #: For each rule: programs that it finds, with the certainty.
 FOUND: dict[str, dict[str, tuple[str, str]]] = {
     "LSA102": {
@@ -90,6 +185,20 @@ FOUND: dict[str, dict[str, tuple[str, str]]] = {
         "in a method": (
             "class Page:\n    async def show(self):\n        asyncio.run(load_alone())\n",
             "proven",
+        ),
+    },
+    "LSA103": {
+        "a process": (FORKED, "likely"),
+        "a fork by hand": (BY_HAND, "proven"),
+        "a pool of processes": (POOLED, "likely"),
+        "a context, further down": (CONTEXT, "proven"),
+        "a class that is a process": (
+            FORKED.replace(
+                "def main",
+                "class Work(multiprocessing.Process):\n"
+                "    def run(self):\n        child()\ndef main",
+            ).replace("multiprocessing.Process(target=child)", "Work()"),
+            "likely",
         ),
     },
     "LSA104": {
@@ -186,6 +295,26 @@ FOUND: dict[str, dict[str, tuple[str, str]]] = {
             "proven",
         ),
     },
+    "LSA108": {
+        "a session's fixture": (SUITE, "proven"),
+        "a module's engine": (PLAIN, "proven"),
+        "a fixture on another loop": (NARROW, "proven"),
+        "a class of tests on a loop of its own": (
+            PLAIN.replace("asyncio\nclass", 'asyncio(loop_scope="class")\nclass'),
+            "proven",
+        ),
+    },
+    "LSA109": {
+        "one run after another": (DISPOSED, "proven"),
+        "at exit": (AT_EXIT, "likely"),
+        "after a server": (AFTER_SERVER, "likely"),
+        "through a helper": (
+            DISPOSED.replace("def main", "def run(work):\n    asyncio.run(work)\ndef main")
+            .replace("asyncio.run(load_alone())", "run(load_alone())")
+            .replace("asyncio.run(engine", "run(engine"),
+            "proven",
+        ),
+    },
     "LSA110": {
         "its own loop": (
             (
@@ -237,6 +366,33 @@ SILENT: dict[str, dict[str, str]] = {
         "nest_asyncio": (
             "import nest_asyncio\nnest_asyncio.apply()\n"
             "async def show():\n    asyncio.run(load_alone())\n"
+        ),
+    },
+    "LSA103": {
+        "forked first": FORKED.replace(
+            "    asyncio.run(load_alone())\n    multiprocessing.Process(target=child).start()",
+            "    multiprocessing.Process(target=child).start()\n    asyncio.run(load_alone())",
+        ),
+        "disposed before": FORKED.replace(
+            "    multiprocessing.Process(",
+            "    engine.sync_engine.dispose()\n    multiprocessing.Process(",
+        ),
+        "forgotten in the child": FORKED.replace(
+            "def child():\n", "def child():\n    engine.sync_engine.dispose(close=False)\n"
+        ),
+        "spawned": CONTEXT.replace('"fork"', '"spawn"'),
+        "spawned by default": FORKED.replace(
+            "def main():", 'multiprocessing.set_start_method("spawn")\ndef main():'
+        ),
+        "a pool that spawns": POOLED.replace(
+            "ProcessPoolExecutor()",
+            'ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))',
+        ),
+        "the parent's alone": BY_HAND.replace("if os.fork() == 0:", "if os.fork():"),
+        "nothing in the child": FORKED.replace("target=child", "target=print"),
+        "one or the other": FORKED.replace(
+            "    asyncio.run(load_alone())\n    multi",
+            "    if cache:\n        asyncio.run(load_alone())\n        return\n    multi",
         ),
     },
     "LSA104": {
@@ -291,6 +447,46 @@ SILENT: dict[str, dict[str, str]] = {
         "the loop itself": "def engine_here():\n    return cache[asyncio.get_running_loop()]\n",
         "another's identity": "def look(item):\n    return cache[id(item)]\n",
     },
+    "LSA108": {
+        "tests on that loop": SUITE.replace(
+            "pytest.mark.asyncio", 'pytest.mark.asyncio(loop_scope="session")'
+        ),
+        "a module's mark": SUITE.replace(
+            "@pytest.mark.asyncio\n", 'pytestmark = pytest.mark.asyncio(loop_scope="session")\n'
+        ),
+        "a function's fixture": SUITE.replace('fixture(scope="session")', "fixture"),
+        "no pool": SUITE.replace(
+            '"postgresql+asyncpg://db/shop")\n    async',
+            '"postgresql+asyncpg://db/shop", poolclass=NullPool)\n    async',
+        ).replace("import pytest\n", "import pytest\nfrom sqlalchemy.pool import NullPool\n"),
+        "a driver that is bound to no loop": SUITE.replace(
+            '"postgresql+asyncpg://db/shop")\n    async', '"sqlite+aiosqlite://")\n    async'
+        ),
+        "disposed of before it is given": SUITE.replace(
+            "    yield made", "    await made.dispose()\n    yield made"
+        ).replace('fixture(scope="session")', 'fixture(scope="session", loop_scope="function")'),
+        "one test": PLAIN.replace("test_two", "other"),
+        "its address": PLAIN.replace("database.connect()", "print(database.url)"),
+        "a loop of the suite's own": f"{SUITE}@pytest.fixture\ndef event_loop():\n    yield None\n",
+        "anyio's loop": SUITE.replace("pytest.mark.asyncio", "pytest.mark.anyio"),
+    },
+    "LSA109": {
+        "in the coroutine": DISPOSED.replace("asyncio.run(engine.dispose())", "pass"),
+        "one runner": DISPOSED.replace(
+            "    asyncio.run(load_alone())\n    asyncio.run(engine.dispose())",
+            "    with asyncio.Runner() as runner:\n        runner.run(load_alone())\n"
+            "        runner.run(engine.dispose())",
+        ),
+        "never connected": DISPOSED.replace("    asyncio.run(load_alone())\n", ""),
+        "before": DISPOSED.replace(
+            "    asyncio.run(load_alone())\n    asyncio.run(engine.dispose())",
+            "    asyncio.run(engine.dispose())\n    asyncio.run(load_alone())",
+        ),
+        "nothing of it": DISPOSED.replace("engine.dispose()", "asyncio.sleep(0)"),
+        "another engine": DISPOSED.replace(
+            "def main", 'other = create_async_engine("postgresql+asyncpg://db/b")\ndef main'
+        ).replace("engine.dispose()", "other.dispose()"),
+    },
     "LSA110": {
         "given to a thread": (
             "def load_now(loop):\n"
@@ -313,13 +509,17 @@ SILENT: dict[str, dict[str, str]] = {
 }
 
 
+#: The files in which a rule looks, where it is not in any.
+FILES = {"LSA108": "test_shop.py"}
+
+
 @pytest.mark.parametrize(
     ("code", "case"), [(code, case) for code, cases in FOUND.items() for case in cases]
 )
 def test_a_mistake_is_found(tmp_path: Path, code: str, case: str) -> None:
     """The rule finds it once, in the function that is wrong, as surely as can be."""
     source, certainty = FOUND[code][case]
-    (tmp_path / "shop.py").write_text(HEAD + source, "utf-8")
+    (tmp_path / FILES.get(code, "shop.py")).write_text(HEAD + source, "utf-8")
     (finding,) = [each for each in audit([tmp_path]).findings if each.code == code]
     assert finding.certainty == certainty
     assert finding.line > HEAD.count("\n")
@@ -332,5 +532,5 @@ def test_a_mistake_is_found(tmp_path: Path, code: str, case: str) -> None:
 )
 def test_a_look_alike_is_left_alone(tmp_path: Path, code: str, case: str) -> None:
     """The rule says nothing about what only looks like its mistake."""
-    (tmp_path / "shop.py").write_text(HEAD + SILENT[code][case], "utf-8")
+    (tmp_path / FILES.get(code, "shop.py")).write_text(HEAD + SILENT[code][case], "utf-8")
     assert [each for each in audit([tmp_path]).findings if each.code == code] == []

@@ -44,7 +44,7 @@ METHODS = {
 }
 #: A function of a serverless platform: a warm process calls it many times.
 _INVOKED = ("event", "context")
-MANY = frozenset({"task", "handler", "thread", "job", "invocation", "rerun"})
+MANY = frozenset({"task", "handler", "thread", "process", "job", "invocation", "rerun"})
 ONCE = frozenset({"command", "main", "script"})
 
 SERVERS = frozenset(
@@ -78,11 +78,19 @@ class Entries:
         if kind is None:
             return
         given = [*call.node.args, *(k.value for k in call.node.keywords if k.arg in _TARGETS)]
+        if kind == "thread" and self._is_in_processes(call):
+            kind = "process"
         for argument in given:
             if isinstance(argument, (ast.Name, ast.Attribute)):
                 found = self.symbols.resolve(argument, call.function)
                 if isinstance(found, Function):
                     self._passed.setdefault(found, kind)
+
+    def _is_in_processes(self, call: Call) -> bool:
+        """Whether it is a pool of processes that is handed a function."""
+        held = (call.node.func, *call.node.args[:1])
+        found = (self.symbols.resolve(node, call.function) for node in held)
+        return any(isinstance(each, Outside) and "ProcessPool" in each.name for each in found)
 
     def kind(self, function: Function) -> str | None:
         """What calls a function from outside the program's own code, None if nothing does."""

@@ -22,6 +22,7 @@ _WORDS = {
     "task": "a task, which a worker runs many times",
     "handler": "a request handler, while the server's loop runs",
     "thread": "a function that threads run",
+    "process": "a function that each process of a pool runs many times",
     "job": "a scheduled job, which runs many times",
     "invocation": "called by a serverless platform, many times in a warm process",
     "rerun": "run again by Streamlit for each interaction",
@@ -132,19 +133,23 @@ def _many(program: Program, suspects: Suspects) -> Iterator[Meeting]:
 
 def _sequences(program: Program, suspects: Suspects) -> Iterator[Meeting]:
     """Two starts, or a start and a server, one after the other in one process."""
-    begun = {start.call: start for start in program.starts}
     for entry in program.functions:
         if program.entries.kind(entry) not in ONCE:
             continue
         yield from _imported(program, suspects, entry)
-        runs = list(_runs_of(program, entry, begun, (), 0))
-        runs = [*_callbacks(program, entry, begun), *runs]
-        for index, first in enumerate(runs):
-            if first.start is None or first.start not in suspects:
-                continue
-            for second in runs[index + 1 :]:
-                if not _exclude(first, second) and not _is_one_loop(first, second):
-                    yield from _pair(program, suspects, entry, (first, second))
+        for first, second in find_pairs(program, entry):
+            if first.start in suspects:
+                yield from _pair(program, suspects, entry, (first, second))
+
+
+def find_pairs(program: Program, entry: Function) -> Iterator[tuple[Run, Run]]:
+    """Two runs, one after the other, that one call of a function comes to, on two loops."""
+    runs = list(_runs_of(program, entry, (), 0))
+    runs = [*_callbacks(program, entry), *runs]
+    for index, first in enumerate(runs):
+        for second in runs[index + 1 :]:
+            if not exclude(first.arms, second.arms) and not _is_one_loop(first, second):
+                yield first, second
 
 
 def _imported(program: Program, suspects: Suspects, entry: Function) -> Iterator[Meeting]:
@@ -173,7 +178,7 @@ def _pair(
         return
     for engine in suspects[first.start]:
         if second.start is None:
-            if engine in program.served() and not _serves_elsewhere(second.call):
+            if engine in program.served() and not serves_elsewhere(second.call):
                 why = "the server that starts afterwards in the same process uses it too"
                 yield Meeting(first.start, engine, "likely", why, "server", first.way)
         elif second.start in suspects and engine in suspects[second.start]:
@@ -196,11 +201,7 @@ def _unreached(program: Program, suspects: Suspects) -> Iterator[Meeting]:
 
 
 def _runs_of(
-    program: Program,
-    function: Function,
-    begun: dict[Call, Start],
-    way: tuple[Step, ...],
-    deep: int,
+    program: Program, function: Function, way: tuple[Step, ...], deep: int
 ) -> Iterator[Run]:
     """The starts that a function comes to, in the order of its lines."""
     if deep > DEEP or any(step[0] is function for step in way):
@@ -210,7 +211,7 @@ def _runs_of(
         yield Run(decorated, (), decorated.call, way)
         return
     for call in sorted(function.calls, key=lambda each: (each.line, each.node.col_offset)):
-        start = begun.get(call)
+        start = program.begun.get(call)
         if start is not None and start.function is function:
             yield Run(start, call.arms, call, way)
             continue
@@ -219,7 +220,7 @@ def _runs_of(
             yield Run(None, call.arms, call, way)
         elif isinstance(callee, Function) and _runs_here(program, callee):
             step = (*way, (function, call.line))
-            for run in _runs_of(program, callee, begun, step, deep + 1):
+            for run in _runs_of(program, callee, step, deep + 1):
                 yield replace(run, arms=(*call.arms, *run.arms))
 
 
@@ -228,13 +229,13 @@ def _runs_here(program: Program, function: Function) -> bool:
     return not function.asynchronous or function in program.decorated
 
 
-def _callbacks(program: Program, entry: Function, begun: dict[Call, Start]) -> Iterator[Run]:
+def _callbacks(program: Program, entry: Function) -> Iterator[Run]:
     """What a command's application runs first: its callback, in the same process."""
     own = {_application(each) for each in entry.decorators}
     for function in entry.module.functions():
         names = {_application(each, "callback") for each in function.decorators} - {None}
         if function is not entry and names & own:
-            yield from _runs_of(program, function, begun, (), 0)
+            yield from _runs_of(program, function, (), 0)
 
 
 def _application(decorator: ast.expr, method: str | None = None) -> str | None:
@@ -251,19 +252,15 @@ def _is_one_loop(first: Run, second: Run) -> bool:
     return one.loop is not None and one.loop == two.loop
 
 
-def _exclude(first: Run, second: Run) -> bool:
-    """Whether two runs never happen in one process: other arms, or the first one's leaves."""
-    others = {number: arm for number, arm, _ in second.arms}
-    for number, arm, leaves in first.arms:
-        if number in others:
-            if others[number] != arm:
-                return True
-        elif leaves:
-            return True
-    return False
+def exclude(before: tuple[Arm, ...], after: tuple[Arm, ...]) -> bool:
+    """Whether two calls never follow each other: other arms, or the first one's leaves."""
+    others = {number: arm for number, arm, _ in after}
+    return any(
+        others[number] != arm if number in others else leaves for number, arm, leaves in before
+    )
 
 
-def _serves_elsewhere(call: Call) -> bool:
+def serves_elsewhere(call: Call) -> bool:
     """Whether a server serves from child processes."""
     for keyword in call.node.keywords:
         value = keyword.value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ class Program:
     Attributes:
         project: the files.
         starts: the places that start a loop.
+        begun: the starts, by the call that is one.
         decorated: asynchronous functions of which a decorator makes a start.
         silences: what the rules decided to say nothing about.
     """
@@ -32,6 +34,7 @@ class Program:
         searching = Starts(self.project, self.symbols)
         self.functions = searching.functions
         self.starts = searching.find()
+        self.begun = {start.call: start for start in self.starts}
         self.decorated = {
             start.function: start
             for start in self.starts
@@ -50,6 +53,20 @@ class Program:
         if ways not in self._reached:
             self._reached[ways] = self.reach.down(ways)
         return self._reached[ways]
+
+    def ended_by(self, start: Start) -> set[Resource]:
+        """What a start's run does nothing with but dispose of it, or close it."""
+        call = start.call.node
+        given = [*call.args, *(keyword.value for keyword in call.keywords)]
+        ended = {
+            found
+            for node in given
+            for found in self.reach.ended_by(
+                node.func if isinstance(node, ast.Call) else node, start.call.function
+            )
+        }
+        reached = self.reach.down(start.targets)
+        return ended | (reached.ended - reached.uses.keys())
 
     def served(self) -> set[Resource]:
         """What request handlers use."""

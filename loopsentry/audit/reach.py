@@ -120,20 +120,20 @@ class Reach:
     def ended_in(self, function: Function) -> Iterator[Resource]:
         """The resources that a function itself disposes of or closes."""
         for call in function.calls:
-            node = call.node.func
-            if isinstance(node, ast.Attribute) and node.attr in _ENDS:
-                found = self.symbols.resolve(node.value, function)
-                if isinstance(found, Resource) and _ends(found, node.attr):
-                    yield found.engine
+            yield from self.ended_by(call.node.func, function)
+
+    def ended_by(self, node: ast.expr, function: Function) -> Iterator[Resource]:
+        """The resource whose method that ends it an expression is."""
+        if isinstance(node, ast.Attribute) and node.attr in _ENDS:
+            found = self.symbols.resolve(node.value, function)
+            if isinstance(found, Resource) and _ends(found, node.attr):
+                yield found.engine
 
     def _ending(self, function: Function) -> Iterator[ast.expr]:
         """The nodes of what is only mentioned to be ended."""
         for call in function.calls:
-            node = call.node.func
-            if isinstance(node, ast.Attribute) and node.attr in _ENDS:
-                found = self.symbols.resolve(node.value, function)
-                if isinstance(found, Resource) and _ends(found, node.attr):
-                    yield node
+            if any(self.ended_by(call.node.func, function)):
+                yield call.node.func
 
     # up ------------------------------------------------------------------------------------
 

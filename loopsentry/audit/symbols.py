@@ -392,11 +392,18 @@ class Symbols:
     def _is_pooled(self, node: ast.Call, scope: Function) -> bool | None:
         """Whether an engine keeps connections that a loop can leave behind."""
         for keyword in node.keywords:
+            if keyword.arg == "transport" and self._is_in_process(keyword.value, scope):
+                return False
             if keyword.arg == "poolclass":
                 return self._pool_of(keyword.value, scope)
             if keyword.arg is None:
                 return self._pool_in(keyword.value, scope)
         return True
+
+    def _is_in_process(self, node: ast.expr, scope: Function) -> bool:
+        """Whether an HTTP client's transport calls an application, and opens no connection."""
+        found = self.resolve(node, scope)
+        return isinstance(found, Outside) and found.name.endswith("ASGITransport()")
 
     def _pool_of(self, node: ast.expr, scope: Function) -> bool | None:
         if isinstance(node, ast.IfExp):
