@@ -6,7 +6,8 @@ import ast
 import tomllib
 from pathlib import Path
 
-from .facts import Call, Function, Module, dotted, last_name
+from .facts import Call, Function, dotted, last_name
+from .names import PROCESS_POOLS, THREAD_POOLS
 from .sources import Project
 from .symbols import Outside, Symbols
 
@@ -21,7 +22,19 @@ HANDLERS = frozenset(
 )
 #: Calls that run a function in a thread, or again and again.
 THREADS = frozenset({"Thread", "submit", "run_in_executor", "to_thread", "Timer", "run_sync"})
-JOBS = frozenset({"add_job", "every", "do", "schedule", "add_periodic_task", "enqueue"})
+JOBS = frozenset(
+    {
+        "add_task",
+        "run_repeating",
+        "run_daily",
+        "add_job",
+        "every",
+        "do",
+        "schedule",
+        "add_periodic_task",
+        "enqueue",
+    }
+)
 ROUTES = frozenset(
     {
         "Route",
@@ -31,8 +44,14 @@ ROUTES = frozenset(
         "add_websocket_route",
         "add_api_websocket_route",
         "add_url_rule",
+        "CommandHandler",
+        "MessageHandler",
+        "CallbackQueryHandler",
+        "add_get",
+        "add_post",
     }
 )
+_MAPS = frozenset(f"{pool}().map" for pool in THREAD_POOLS | PROCESS_POOLS)
 #: Methods that a framework calls, by the last part of a base class's name.
 METHODS = {
     "Task": ("run", "task"),
@@ -42,14 +61,12 @@ METHODS = {
     "Thread": ("run", "thread"),
     "MethodView": ("get", "handler"),
 }
-#: A function of a serverless platform: a warm process calls it many times.
-_INVOKED = ("event", "context")
+_CLOUD = frozenset({"http", "cloud_event"})
+#: Parameters of a function of a serverless platform, which a warm process calls many times.
+_EVENTS = frozenset({"event", "evt", "events"})
+_CONTEXTS = frozenset({"context", "ctx", "lambda_context"})
 MANY = frozenset({"task", "handler", "thread", "process", "job", "invocation", "rerun"})
 ONCE = frozenset({"command", "main", "script"})
-
-SERVERS = frozenset(
-    {"uvicorn.run", "uvicorn.Server().run", "hypercorn.run", "granian.Granian().serve"}
-)
 
 
 class Entries:
@@ -75,6 +92,8 @@ class Entries:
         name = last_name(call.node.func)
         kinds = (("thread", THREADS), ("job", JOBS), ("handler", ROUTES))
         kind = next((kind for kind, names in kinds if name in names), None)
+        if name == "map" and self._outside(call.node.func, call) in _MAPS:
+            kind = "thread"
         if kind is None:
             return
         given = [*call.node.args, *(k.value for k in call.node.keywords if k.arg in _TARGETS)]
@@ -89,8 +108,10 @@ class Entries:
     def _is_in_processes(self, call: Call) -> bool:
         """Whether it is a pool of processes that is handed a function."""
         held = (call.node.func, *call.node.args[:1])
-        found = (self.symbols.resolve(node, call.function) for node in held)
-        return any(isinstance(each, Outside) and "ProcessPool" in each.name for each in found)
+        return any("ProcessPool" in self._outside(node, call) for node in held)
+
+    def _outside(self, node: ast.expr, call: Call) -> str:
+        return self.symbols.outside(node, call.function)
 
     def kind(self, function: Function) -> str | None:
         """What calls a function from outside the program's own code, None if nothing does."""
@@ -124,6 +145,8 @@ class Entries:
         name = (dotted(plain) or "").rpartition(".")[2]
         if name in self.tasks:
             return "task"
+        if name in _CLOUD and "functions_framework" in (dotted(plain) or ""):
+            return "invocation"
         if name in COMMANDS:
             return "command"
         if name in HANDLERS and isinstance(plain, ast.Attribute):
@@ -133,14 +156,17 @@ class Entries:
         return None
 
 
+_INVOKED_WITH = 2
 _TARGETS = ("target", "func", "function", "endpoint", "view_func")
 
 
 def _kind_of_signature(function: Function) -> str | None:
     """What a method of a framework's class is, and a function of a serverless platform."""
     if function.owner is None:
-        names = tuple(parameter.arg for parameter in function.parameters)
-        return "invocation" if names == _INVOKED else None
+        names = [parameter.arg.strip("_") for parameter in function.parameters]
+        if len(names) == _INVOKED_WITH and names[0] in _EVENTS and names[1] in _CONTEXTS:
+            return "invocation"
+        return None
     for base in function.owner.node.bases:
         method, kind = METHODS.get((dotted(base) or "").rpartition(".")[2], ("", ""))
         if function.name == method:
@@ -155,15 +181,7 @@ def _imported(body: Function) -> set[str]:
 
 def is_test(function: Function) -> bool:
     """Whether a function belongs to tests."""
-    return is_test_module(function.module) or function.name.startswith("test_")
-
-
-def is_test_module(module: Module) -> bool:
-    """Whether a file belongs to tests."""
-    name = module.path.stem
-    if name.startswith("test_") or name.endswith("_test") or name == "conftest":
-        return True
-    return any(part in ("tests", "test", "testing") for part in module.parts)
+    return function.module.is_test or function.name.startswith("test_")
 
 
 def _scripts(root: Path) -> set[str]:

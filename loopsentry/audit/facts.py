@@ -59,11 +59,13 @@ class Function:
         shared: names declared `global` or `nonlocal`.
         returned: what it returns or yields.
         generates: whether it yields.
+        elements: what is stored in each named container, with the keys.
+        kept: what is stored in the state of an application, `app.state.name`, by the name.
     """
 
     name: str
     module: Module
-    node: FunctionNode | ast.Module | ast.Lambda
+    node: FunctionNode | ast.Module | ast.Lambda | ast.ClassDef
     parent: Function | None = None
     owner: Class | None = None
     calls: list[Call] = field(default_factory=list)
@@ -75,6 +77,8 @@ class Function:
     shared: set[str] = field(default_factory=set)
     returned: list[ast.expr] = field(default_factory=list)
     generates: bool = False
+    elements: dict[str, list[tuple[ast.expr, ast.expr]]] = field(default_factory=dict)
+    kept: dict[str, list[ast.expr]] = field(default_factory=dict)
 
     @property
     def asynchronous(self) -> bool:
@@ -95,7 +99,7 @@ class Function:
     @property
     def parameters(self) -> list[ast.arg]:
         """Its parameters, in order, without `*` and `**`."""
-        if isinstance(self.node, ast.Module):
+        if isinstance(self.node, (ast.Module, ast.ClassDef)):
             return []
         given = self.node.args
         return [*given.posonlyargs, *given.args, *given.kwonlyargs]
@@ -120,6 +124,7 @@ class Class:
         module: where it stands.
         node: its syntax.
         scope: the function in whose body it is defined.
+        body: its own body, which sees its own names first.
         methods: its methods.
         bindings: what its body assigns to each name.
         attributes: what its methods assign to `self.name`, with the method.
@@ -129,6 +134,7 @@ class Class:
     module: Module
     node: ast.ClassDef
     scope: Function
+    body: Function
     methods: dict[str, Function] = field(default_factory=dict)
     bindings: dict[str, list[ast.expr]] = field(default_factory=dict)
     attributes: dict[str, list[tuple[Function, ast.expr]]] = field(default_factory=dict)
@@ -153,6 +159,14 @@ class Module:
     lines: list[str]
     body: Function = field(init=False)
     main: set[Call] = field(default_factory=set)
+
+    @property
+    def is_test(self) -> bool:
+        """Whether it belongs to tests."""
+        name = self.path.stem
+        if name.startswith("test_") or name.endswith("_test") or name == "conftest":
+            return True
+        return any(part in ("tests", "test", "testing") for part in self.parts)
 
     def functions(self) -> Iterator[Function]:
         """All functions of the file, its body first."""
@@ -275,7 +289,9 @@ class _Reader:
             self.function.inner[node.name] = function
 
     def _define_class(self, node: ast.ClassDef) -> None:
-        made = Class(node.name, self.function.module, node, self.function)
+        body = Function("<class>", self.function.module, node, self.function)
+        made = Class(node.name, self.function.module, node, self.function, body)
+        body.bindings = made.bindings
         self.function.inner[node.name] = made
         inside = _Reader(self.function, made)
         inside.read(node.body)
@@ -302,8 +318,17 @@ class _Reader:
                 self._bind(each, part)
         elif isinstance(target, (ast.Attribute, ast.Subscript)):
             self._expression(target.value)
-            if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name):
+            if isinstance(target, ast.Subscript):
+                self._store(target.value, target.slice, value)
+            elif isinstance(target.value, ast.Name):
                 self._keep(target.value.id, target.attr, value)
+            elif is_state(target):
+                self.function.kept.setdefault(target.attr, []).append(value)
+
+    def _store(self, container: ast.expr, key: ast.expr, value: ast.expr) -> None:
+        name = dotted(container)
+        if name is not None:
+            self.function.elements.setdefault(name, []).append((key, value))
 
     def _keep(self, holder: str, name: str, value: ast.expr) -> None:
         """Note what a method assigns to an attribute of its object."""
@@ -331,6 +356,8 @@ class _Reader:
                 for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
                     self._expression(argument, repeated=repeated)
                 self.function.calls.append(call)
+                if last_name(node.func) == "setdefault" and len(node.args) > 1:
+                    self._store(node.func.value, *node.args[:2])  # type: ignore[attr-defined]
                 if self.guarded:
                     self.function.module.main.add(call)
             case ast.Await():
@@ -362,6 +389,12 @@ def _expressions(node: ast.AST) -> Iterator[ast.expr]:
     else:
         for child in ast.iter_child_nodes(node):
             yield from _expressions(child)
+
+
+def is_state(node: ast.expr) -> bool:
+    """Whether an attribute is one of an application's state: `app.state.name`, `app.ctx.name`."""
+    inner = node.value if isinstance(node, ast.Attribute) else None
+    return isinstance(inner, ast.Attribute) and inner.attr in ("state", "ctx")
 
 
 def _is_main(test: ast.expr) -> bool:

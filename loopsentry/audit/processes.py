@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from .entries import MANY, ONCE, SERVERS, is_test
+from .entries import MANY, ONCE, is_test
 from .facts import Arm, Call, Function
 from .findings import Certainty
+from .names import POLLING, SERVERS
 from .program import Program
 from .reach import Step
 from .starts import Start
@@ -74,10 +75,48 @@ class Run:
 def find_meetings(program: Program, suspects: Suspects) -> list[Meeting]:
     """The surest way in which each start's object meets another loop."""
     found: dict[tuple[Start, Resource], Meeting] = {}
+    lasting = {start: [e for e in each if e.shared] for start, each in suspects.items()}
     for search in (_repeated, _many, _sequences, _unreached):
-        for meeting in search(program, suspects):
+        for meeting in search(program, lasting):
             found.setdefault((meeting.start, meeting.resource), meeting)
+    for meeting in _handed_on(program, suspects):
+        found.setdefault((meeting.start, meeting.resource), meeting)
     return list(found.values())
+
+
+# objects of one function ---------------------------------------------------------------------
+
+
+def _handed_on(program: Program, suspects: Suspects) -> Iterator[Meeting]:
+    """What a function makes, or one of its runs, and hands on to a later run of its own."""
+    homes = {start.function for start, each in suspects.items() if not all(e.shared for e in each)}
+    for home in sorted(homes, key=lambda each: (str(each.module.path), each.line)):
+        for first, second in find_pairs(program, home):
+            if first.start is None or second.start is None or first.way or second.way:
+                continue
+            for engine in suspects.get(second.start, ()):
+                given = engine in suspects.get(first.start, ()) and not engine.shared
+                if given and not _makes(program, second.start, engine):
+                    why = f"the loop started in line {first.start.line} used it before"
+                    yield Meeting(second.start, engine, "proven", why, "twice")
+        yield from _handed_to_many(suspects, home)
+
+
+def _handed_to_many(suspects: Suspects, home: Function) -> Iterator[Meeting]:
+    """Starts in the body of a loop, with what was made before the loop."""
+    once = {call.line for call in home.calls if not call.repeated}
+    for start, engines in suspects.items():
+        if start.function is not home or not start.call.repeated or start.loop is not None:
+            continue
+        for engine in engines:
+            if engine.maker is home and not engine.shared and engine.line in once:
+                why = "the start stands in the body of a loop"
+                yield Meeting(start, engine, "proven", why, "twice")
+
+
+def _makes(program: Program, start: Start, engine: Resource) -> bool:
+    """Whether each run of a start makes the object anew."""
+    return engine.maker in program.reached_by(start).parents
 
 
 def steps_of(meeting: Meeting) -> list[Step]:
@@ -177,7 +216,7 @@ def _pair(
     if first.start is None:
         return
     for engine in suspects[first.start]:
-        if second.start is None:
+        if second.start is None or program.serves(second.start):
             if engine in program.served() and not serves_elsewhere(second.call):
                 why = "the server that starts afterwards in the same process uses it too"
                 yield Meeting(first.start, engine, "likely", why, "server", first.way)
@@ -216,12 +255,16 @@ def _runs_of(
             yield Run(start, call.arms, call, way)
             continue
         callee = program.symbols.resolve(call.node.func, function)
-        if isinstance(callee, Outside) and callee.name in SERVERS:
+        if isinstance(callee, Outside) and _serves(callee.name):
             yield Run(None, call.arms, call, way)
         elif isinstance(callee, Function) and _runs_here(program, callee):
             step = (*way, (function, call.line))
             for run in _runs_of(program, callee, step, deep + 1):
                 yield replace(run, arms=(*call.arms, *run.arms))
+
+
+def _serves(name: str) -> bool:
+    return name in SERVERS or name.rpartition(".")[2] in POLLING
 
 
 def _runs_here(program: Program, function: Function) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from .entries import Entries
 from .facts import Function, Module
 from .findings import Link, Silence, Thing
+from .names import SERVING
 from .reach import Reach, Reached, Step
 from .sources import Project, read_project
 from .starts import Start, Starts
@@ -44,6 +45,7 @@ class Program:
         self.entries = Entries(self.project, self.symbols, self.functions, entry_points)
         self.silences: list[Silence] = []
         self._reached: dict[tuple[Function, ...], Reached] = {}
+        self._serving: dict[Start, bool] = {}
         self._served: set[Resource] | None = None
 
     def reached_by(self, start: Start) -> Reached:
@@ -67,6 +69,15 @@ class Program:
         }
         reached = self.reach.down(start.targets)
         return ended | (reached.ended - reached.uses.keys())
+
+    def serves(self, start: Start) -> bool:
+        """Whether it is a server that a start runs."""
+        if start not in self._serving:
+            below = self.reach.down(start.targets).parents
+            calls = (call for function in below for call in function.calls)
+            names = (self.symbols.outside(call.node.func, call.function) for call in calls)
+            self._serving[start] = any(name in SERVING for name in names)
+        return self._serving[start]
 
     def served(self) -> set[Resource]:
         """What request handlers use."""

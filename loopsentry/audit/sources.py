@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .facts import Module, read_module
+from .facts import Call, Class, Function, Module, last_name, read_module
 
 #: Folders that hold no source of the project's own.
 SKIPPED = frozenset(
@@ -46,7 +46,44 @@ class Project:
     root: Path
     modules: list[Module] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    _functions: list[Function] = field(default_factory=list)
+    _calls: dict[str, list[Call]] = field(default_factory=dict)
+    _children: dict[str, set[str]] = field(default_factory=dict)
     _suffixes: dict[tuple[str, ...], list[Module]] = field(default_factory=dict)
+
+    @property
+    def functions(self) -> list[Function]:
+        """All functions of the project, the bodies of its modules too."""
+        if not self._functions:
+            self._functions = [each for module in self.modules for each in module.functions()]
+        return self._functions
+
+    @property
+    def classes(self) -> Iterator[Class]:
+        """All classes of the project."""
+        for function in self.functions:
+            yield from (each for each in function.inner.values() if isinstance(each, Class))
+
+    def calls_of(self, name: str) -> list[Call]:
+        """The calls of whatever has a name, by the name's last part."""
+        if not self._calls:
+            for function in self.functions:
+                for call in function.calls:
+                    self._calls.setdefault(last_name(call.node.func), []).append(call)
+        return self._calls.get(name, [])
+
+    def subclasses(self, name: str) -> set[str]:
+        """The names of the classes that name a class as their base, and of theirs."""
+        if not self._children:
+            for kind in self.classes:
+                for base in map(last_name, kind.node.bases):
+                    self._children.setdefault(base, set()).add(kind.name)
+        found, waiting = set[str](), [name]
+        while waiting:
+            fresh = self._children.get(waiting.pop(), set()) - found
+            found |= fresh
+            waiting += fresh
+        return found
 
     def relative(self, path: Path) -> str:
         """A path as it is reported."""

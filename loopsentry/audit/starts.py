@@ -9,40 +9,10 @@ from dataclasses import dataclass
 
 from .entries import THREADS
 from .facts import Call, Class, Function, dotted, last_name
+from .names import BRIDGES, BRIDGING_APPS, COMBINERS, KEPT, RUNNERS
 from .sources import Project
 from .symbols import Instance, Outside, Symbols
 
-RUNNERS = frozenset(
-    {
-        "asyncio.run",
-        "asyncio.runners.run",
-        "uvloop.run",
-        "anyio.run",
-        "asyncio.Runner().run",
-        "asyncio.new_event_loop().run_until_complete",
-        "uvloop.new_event_loop().run_until_complete",
-    }
-)
-#: The loop of the thread, the same each time: one lasting loop.
-KEPT = frozenset(
-    {
-        "asyncio.get_event_loop().run_until_complete",
-        "asyncio.get_running_loop().run_until_complete",
-        "asyncio.get_event_loop_policy().get_event_loop().run_until_complete",
-    }
-)
-BRIDGES = frozenset({"asgiref.sync.async_to_sync", "asgiref.sync.AsyncToSync"})
-#: What awaits the coroutines that it is given.
-COMBINERS = frozenset(
-    {
-        "asyncio.gather",
-        "asyncio.wait_for",
-        "asyncio.shield",
-        "asyncio.create_task",
-        "asyncio.ensure_future",
-        "asyncio.wait",
-    }
-)
 _NAMES = frozenset({name.rpartition(".")[2] for name in RUNNERS | KEPT | BRIDGES})
 HELPERS_DEEP = 6
 
@@ -93,15 +63,11 @@ class Starts:
     def __init__(self, project: Project, symbols: Symbols) -> None:
         self.project = project
         self.symbols = symbols
-        self.functions = [each for module in project.modules for each in module.functions()]
-        self._by_name: dict[str, list[Call]] = {}
-        for function in self.functions:
-            for call in function.calls:
-                self._by_name.setdefault(last_name(call.node.func), []).append(call)
+        self.functions = project.functions
 
     def find(self) -> list[Start]:
         """Find the starts of asyncio, then those through helpers and decorators."""
-        found: list[Start] = []
+        found: list[Start] = [*self._bridged()]
         waiting: list[Begun] = [(call, node, kept, ()) for call, node, kept in self._primitive()]
         seen: set[tuple[Call, Function]] = set()
         for _ in range(HELPERS_DEEP):
@@ -129,7 +95,7 @@ class Starts:
     def _primitive(self) -> Iterator[tuple[Call, ast.expr, bool]]:
         yield from self._submitted()
         for name in sorted(_NAMES):
-            for call in self._by_name.get(name, ()):
+            for call in self.project.calls_of(name):
                 callee = self.symbols.resolve(call.node.func, call.function)
                 if not isinstance(callee, Outside) or not call.node.args:
                     continue
@@ -140,10 +106,25 @@ class Starts:
                 elif callee.name in BRIDGES:
                     yield call, call.node.args[0], False
 
+    def _bridged(self) -> Iterator[Start]:
+        """Asynchronous functions that a library's decorator runs on a loop of their own."""
+        for function in self.functions:
+            if not function.asynchronous:
+                continue
+            scope = function.parent or function.module.body
+            for node in getattr(function.node, "decorator_list", ()):
+                plain = node.func if isinstance(node, ast.Call) else node
+                name = self.symbols.outside(plain, scope)
+                if name in BRIDGES or name.startswith(BRIDGING_APPS):
+                    made = node if isinstance(node, ast.Call) else None
+                    call = made or self.symbols.make_call(plain, [], plain)
+                    begun = Call(call, scope, repeated=False, arms=(), final=False)
+                    yield Start(begun, function, function.line, (function,), kept=False)
+
     def _submitted(self) -> Iterator[tuple[Call, ast.expr, bool]]:
         """Runners handed to a thread with their coroutine: `submit(asyncio.run, work())`."""
         for name in sorted(THREADS):
-            for call in self._by_name.get(name, ()):
+            for call in self.project.calls_of(name):
                 given = [*call.node.args, *(k.value for k in call.node.keywords)]
                 given = [e for g in given for e in (g.elts if isinstance(g, ast.Tuple) else [g])]
                 for runner, coroutine in itertools.pairwise(given):
@@ -205,7 +186,7 @@ class Starts:
     def _calls_of(self, function: Function, index: int) -> Iterator[tuple[Call, ast.expr]]:
         name = function.parameters[index].arg
         bound = function.owner is not None
-        for call in self._by_name.get(function.name, ()):
+        for call in self.project.calls_of(function.name):
             if self.symbols.resolve(call.node.func, call.function) is not function:
                 continue
             place = index - (1 if bound else 0)

@@ -6,7 +6,9 @@ import ast
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from .facts import Class, Function, Module, dotted
+from .facts import Class, Function, Module, dotted, is_state
+from .flows import Flows
+from .names import FACTORIES, KEPT, MAKERS, OWN_POOLS, RUNNERS, SINGLETONS, TOLERANT
 from .sources import Project
 
 
@@ -38,6 +40,7 @@ class Resource:
         source: the engine behind a session factory.
         tolerant: whether its driver's connections survive a change of loop between uses.
         late: whether a function makes it, perhaps on the loop that uses it, and not an import.
+        maker: the function, or module's body, that makes it.
     """
 
     kind: str
@@ -49,6 +52,7 @@ class Resource:
     source: Resource | None = None
     tolerant: bool = False
     late: bool = False
+    maker: Function | None = None
 
     @property
     def engine(self) -> Resource:
@@ -58,62 +62,10 @@ class Resource:
 
 Symbol = Outside | Instance | Resource | Function | Class | Module | None
 
-#: What makes an object that binds to a loop.
-MAKERS = {
-    "sqlalchemy.ext.asyncio.create_async_engine": "engine",
-    "sqlalchemy.ext.asyncio.engine.create_async_engine": "engine",
-    "sqlalchemy.ext.asyncio.async_engine_from_config": "engine",
-    "sqlmodel.ext.asyncio.create_async_engine": "engine",
-    "asyncpg.create_pool": "pool",
-    "asyncpg.pool.create_pool": "pool",
-    "aiomysql.create_pool": "pool",
-    "asyncmy.create_pool": "pool",
-    "databases.Database": "client",
-    "redis.asyncio.Redis": "client",
-    "redis.asyncio.from_url": "client",
-    "redis.asyncio.Redis.from_url": "client",
-    "redis.asyncio.StrictRedis": "client",
-    "redis.asyncio.client.Redis": "client",
-    "redis.asyncio.ConnectionPool.from_url": "client",
-    "aioredis.from_url": "client",
-    "httpx.AsyncClient": "client",
-    "aiohttp.ClientSession": "client",
-    "openai.AsyncOpenAI": "client",
-    "anthropic.AsyncAnthropic": "client",
-    "motor.motor_asyncio.AsyncIOMotorClient": "client",
-    "pymongo.AsyncMongoClient": "client",
-    "elasticsearch.AsyncElasticsearch": "client",
-    "grpc.aio.insecure_channel": "client",
-    "grpc.aio.secure_channel": "client",
-    "asyncio.Lock": "primitive",
-    "asyncio.Event": "primitive",
-    "asyncio.Condition": "primitive",
-    "asyncio.Semaphore": "primitive",
-    "asyncio.BoundedSemaphore": "primitive",
-    "asyncio.Queue": "primitive",
-    "asyncio.PriorityQueue": "primitive",
-    "asyncio.LifoQueue": "primitive",
-    "asyncio.Barrier": "primitive",
-}
-FACTORIES = frozenset(
-    {
-        "sqlalchemy.ext.asyncio.async_sessionmaker",
-        "sqlalchemy.ext.asyncio.session.async_sessionmaker",
-        "sqlalchemy.ext.asyncio.async_scoped_session",
-        "sqlalchemy.ext.asyncio.AsyncSession",
-        "sqlmodel.ext.asyncio.session.AsyncSession",
-        "sqlalchemy.orm.sessionmaker",
-    }
-)
-_CACHES = frozenset({"functools.cache", "functools.lru_cache"})
-_NULL_POOLS = ("sqlalchemy.pool.NullPool", "sqlalchemy.NullPool", "sqlalchemy.pool.impl.NullPool")
-_OWN_POOLS = (*_NULL_POOLS, "loopsentry.LoopLocalPool", "loopsentry.pool.LoopLocalPool")
-
-_TOLERANT = ("+psycopg", "+aiosqlite")
-
 #: Who holds a value that is being worked out: its name, and whether it outlives a call.
 Holder = tuple[str, bool]
 _LOCAL: Holder = ("", False)
+_LOOKUPS = frozenset({"get", "setdefault"})
 
 
 class Symbols:
@@ -123,7 +75,8 @@ class Symbols:
         self.project = project
         self._known: dict[tuple[object, ...], Symbol] = {}
         self._resources: dict[int, Resource] = {}
-        self._instances: set[Class] | None = None
+        self._made_up: list[ast.Call] = []
+        self.flows = Flows(project, self)
         self._fillers: dict[Module, dict[str, list[Function]]] = {}
 
     def resources(self) -> Iterator[Resource]:
@@ -145,9 +98,41 @@ class Symbols:
             case ast.Name():
                 return self.name(node.id, scope)
             case ast.Attribute():
-                return self.attribute(self.resolve(node.value, scope), node.attr)
+                state = self.flows.of_state(node.attr) if is_state(node) else None
+                return state or self.attribute(self.resolve(node.value, scope), node.attr)
             case _:
                 return self.value(node, scope, _LOCAL)
+
+    def make_call(self, func: ast.expr, args: list[ast.expr], place: ast.expr) -> ast.Call:
+        """A call that the source does not spell out, kept as long as what is known of it."""
+        keywords = place.keywords if isinstance(place, ast.Call) else []
+        made = ast.copy_location(ast.Call(func, args, keywords), place)
+        self._made_up.append(made)
+        return made
+
+    def outside(self, node: ast.expr, scope: Function) -> str:
+        """The dotted name of what an expression is of another package, "" for anything else."""
+        found = self.resolve(node, scope)
+        return found.name if isinstance(found, Outside) else ""
+
+    def kind_of(self, node: ast.expr, scope: Function) -> Class | None:
+        """The class of the object that an expression makes."""
+        found = self.value(node, scope, _LOCAL)
+        return found.kind if isinstance(found, Instance) else None
+
+    def is_object(self, symbol: Symbol) -> bool:
+        """Whether it is worth following: an object that binds to a loop, or may hold one."""
+        return isinstance(symbol, (Resource, Instance, Function))
+
+    def is_primitive(self, symbol: Symbol) -> bool:
+        """Whether it is a lock, a queue or the like."""
+        return isinstance(symbol, Resource) and symbol.kind == "primitive"
+
+    def identity(self, symbol: Symbol) -> object:
+        """What makes two of them the same: an engine, a class, a function."""
+        if isinstance(symbol, Resource):
+            return symbol.engine
+        return symbol.kind if isinstance(symbol, Instance) else symbol
 
     def name(self, name: str, scope: Function) -> Symbol:
         """What a name means in a function."""
@@ -176,28 +161,35 @@ class Symbols:
         if name in scope.entered:
             return self.entered(scope.entered[name], scope)
         if name in scope.bindings:
-            return self._first(scope.bindings[name], scope, _LOCAL)
+            holder = (name, isinstance(scope.node, ast.ClassDef))
+            return self._first(scope.bindings[name], scope, holder)
         return _UNKNOWN
 
     def _parameter(self, parameter: ast.arg, scope: Function) -> Symbol:
         first = scope.parameters and scope.parameters[0] is parameter
         if scope.owner is not None and first and not _is_static(scope):
             return scope.owner if parameter.arg == "cls" else Instance(scope.owner)
-        if parameter.annotation is None:
-            return None
-        kind = self.resolve(_plain(parameter.annotation), scope.module.body)
-        return Instance(kind) if isinstance(kind, Class) else None
+        if parameter.annotation is not None:
+            kind = self.resolve(_plain(parameter.annotation), scope.module.body)
+            if isinstance(kind, Class):
+                return Instance(kind)
+        return self.flows.given_to(parameter.arg, scope)
+
+    def module_of(self, name: str, importer: Module) -> tuple[Module, str] | None:
+        """The module of the project of which an import takes a variable, and the variable."""
+        base, _, last = name.rpartition(".")
+        if name.startswith(".") and not base.strip("."):
+            base = name[: len(name) - len(name.lstrip("."))]
+        home = self.project.find(base, importer) if base else None
+        return (home, last) if home is not None else None
 
     def _imported(self, name: str, importer: Module) -> Symbol:
         module = self.project.find(name, importer)
         if module is not None:
             return module
-        base, _, last = name.rpartition(".")
-        if name.startswith(".") and not base.strip("."):
-            base = name[: len(name) - len(name.lstrip("."))]
-        home = self.project.find(base, importer) if base else None
-        if home is not None and home is not importer:
-            return self.attribute(home, last)
+        found = self.module_of(name, importer)
+        if found is not None and found[0] is not importer:
+            return self.attribute(*found)
         return None if name.startswith(".") else Outside(name)
 
     def _is_filled(self, name: str, module: Module) -> bool:
@@ -260,9 +252,9 @@ class Symbols:
             if name in each.methods:
                 return each.methods[name]
             if name in each.bindings:
-                return self._first(each.bindings[name], each.scope, (name, True))
+                return self._first(each.bindings[name], each.body, (name, True))
             if name in each.attributes:
-                holder = (name, self.is_shared(kind))
+                holder = (name, self.flows.is_shared(kind))
                 values = (self.value(v, m, holder) for m, v in each.attributes[name])
                 found = next((value for value in values if value is not None), None)
                 if found is not None:
@@ -282,16 +274,6 @@ class Symbols:
                 found = self.resolve(base, each.scope)
                 if isinstance(found, Class):
                     waiting.append(found)
-
-    def is_shared(self, kind: Class) -> bool:
-        """Whether an object of a class is kept by a module or a class."""
-        if self._instances is None:
-            self._instances = set()
-            for module in self.project.modules:
-                for name, values in module.body.bindings.items():
-                    made = (self.value(each, module.body, (name, True)) for each in values)
-                    self._instances.update(m.kind for m in made if isinstance(m, Instance))
-        return kind in self._instances
 
     # values --------------------------------------------------------------------------------
 
@@ -316,12 +298,13 @@ class Symbols:
                 return self._called(node, scope, holder)
             case ast.Await() | ast.Starred() | ast.NamedExpr():
                 return self.value(node.value, scope, holder)
-            case ast.IfExp():
-                return self._first((node.body, node.orelse), scope, holder)
-            case ast.BoolOp():
-                return self._first(node.values, scope, holder)
+            case ast.IfExp() | ast.BoolOp():
+                arms = node.values if isinstance(node, ast.BoolOp) else (node.body, node.orelse)
+                return self._first(arms, scope, holder)
             case ast.Name() | ast.Attribute():
                 return self.resolve(node, scope)
+            case ast.Subscript():
+                return self.flows.element(node.value, scope)
             case _:
                 return None
 
@@ -335,19 +318,21 @@ class Symbols:
             case Resource():
                 return callee
             case Function():
-                cached = any(self._is_cache(each, callee) for each in callee.decorators)
-                keeper = (callee.name, True) if cached else holder
+                keeper = (callee.name, True) if self.flows.is_cached(callee) else holder
                 return self._first(callee.returned, callee, keeper)
+            case _ if isinstance(node.func, ast.Attribute) and node.func.attr in _LOOKUPS:
+                return self.flows.element(node.func.value, scope)
             case _:
                 return None
-
-    def _is_cache(self, decorator: ast.expr, function: Function) -> bool:
-        found = self.resolve(decorator, function.module.body)
-        return isinstance(found, Outside) and found.name in _CACHES
 
     def _made(self, node: ast.Call, name: str, scope: Function, holder: Holder) -> Symbol:
         if name in FACTORIES:
             return self._factory(node, scope, holder)
+        if node.args and (name in RUNNERS or name in KEPT or name == "functools.partial"):
+            return self.value(node.args[0], scope, holder)
+        if node.args and name in SINGLETONS:
+            provided = self.make_call(node.args[0], node.args[1:], node)
+            return self.value(provided, scope, holder)
         kind = MAKERS.get(name)
         if kind is None:
             return Outside(f"{name}()")
@@ -356,6 +341,7 @@ class Symbols:
             made = Resource(kind, holder[0], scope.module, node.lineno, holder[1])
             made.pooled = self._is_pooled(node, scope)
             made.tolerant = self._is_tolerant(node, scope)
+            made.maker = scope
             made.late = scope.parent is not None and scope.name != "__init__"
             self._resources[id(node)] = made
         if holder[1] and not made.shared:
@@ -387,7 +373,7 @@ class Symbols:
             for each in ast.walk(value)
             if isinstance(each, ast.Constant) and isinstance(each.value, str)
         )
-        return any(driver in text for text in texts for driver in _TOLERANT)
+        return any(driver in text for text in texts for driver in TOLERANT)
 
     def _is_pooled(self, node: ast.Call, scope: Function) -> bool | None:
         """Whether an engine keeps connections that a loop can leave behind."""
@@ -409,7 +395,7 @@ class Symbols:
         if isinstance(node, ast.IfExp):
             return None
         found = self.resolve(node, scope)
-        return not (isinstance(found, Outside) and found.name in _OWN_POOLS)
+        return not (isinstance(found, Outside) and found.name in OWN_POOLS)
 
     def _pool_in(self, node: ast.expr, scope: Function) -> bool | None:
         """What a dictionary of options says, where it is written out in the same function."""

@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from loopsentry.audit.entries import is_test_module
 from loopsentry.audit.facts import Class, Function, dotted, last_name
 from loopsentry.audit.findings import Finding
 from loopsentry.audit.program import Program
@@ -78,7 +77,7 @@ class Fixture:
 def find(program: Program) -> Iterator[Finding]:
     """Find fixtures whose engine tests use on loops that end before the fixture does."""
     plugin = _read_plugin(program.project.root)
-    functions = [f for f in program.functions if is_test_module(f.module)]
+    functions = [f for f in program.functions if f.module.is_test]
     if _marks_by_hook(functions) or any(_is_own_loop(program, each) for each in functions):
         return
     kept = [f for f in functions if _fixture_call(program, f) is not None]

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from loopsentry.audit.entries import is_test
 from loopsentry.audit.facts import Arm, Call, Class, Function
 from loopsentry.audit.findings import Certainty, Finding
+from loopsentry.audit.names import PROCESS_POOLS
 from loopsentry.audit.processes import exclude
 from loopsentry.audit.program import Program
 from loopsentry.audit.reach import Step
@@ -26,14 +27,6 @@ CODE = "LSA103"
 NAME = "fork-inherits-engine"
 
 _PROCESSES = frozenset({"multiprocessing.Process", "multiprocessing.context.ForkProcess"})
-_POOLS = frozenset(
-    {
-        "multiprocessing.Pool",
-        "multiprocessing.pool.Pool",
-        "concurrent.futures.ProcessPoolExecutor",
-        "concurrent.futures.process.ProcessPoolExecutor",
-    }
-)
 #: What a pool of processes runs, by the method that is given it.
 _HANDED = frozenset(
     {
@@ -167,12 +160,12 @@ def _process_of(
     if isinstance(callee, Class) and _is_process(program, callee):
         run = callee.methods.get("run")
         return None, (run,) if run is not None else ()
-    if last in _HANDED and base.removesuffix("()") in _POOLS:
+    if last in _HANDED and base.removesuffix("()") in PROCESS_POOLS:
         handed = tuple(_meant(program, call.node, function, ("fn", "func")))
         return _method_of_pool(program, call), handed
     if last == "run_in_executor" and call.node.args:
         pool = program.symbols.resolve(call.node.args[0], function)
-        if isinstance(pool, Outside) and pool.name.removesuffix("()") in _POOLS:
+        if isinstance(pool, Outside) and pool.name.removesuffix("()") in PROCESS_POOLS:
             return None, tuple(_meant(program, call.node, function, (), first=1))
     return None
 

@@ -80,17 +80,17 @@ def _at_once(program: Program, function: Function) -> Iterator[tuple[int, list[M
             name = dotted(call.node.func.value) or ""
             group = program.symbols.resolve(call.node.func.value, function)
             if isinstance(group, Outside) and group.name in _GROUPS and call.node.args:
-                member = _started(call)
+                member = _started(program, call)
                 line, found = groups.get(name, (call.line, []))
                 groups[name] = (line, [*found, (member, call.repeated)])
     yield from groups.values()
 
 
-def _started(call: Call) -> ast.expr:
+def _started(program: Program, call: Call) -> ast.expr:
     """What is started: a coroutine, or a function with its arguments, as anyio has it."""
     first, *rest = call.node.args
     if rest and not isinstance(first, ast.Call):
-        return ast.copy_location(ast.Call(first, rest, []), call.node)
+        return program.symbols.make_call(first, rest, first)
     return first
 
 

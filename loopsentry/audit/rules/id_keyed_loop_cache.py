@@ -15,13 +15,13 @@ from collections.abc import Iterator
 from loopsentry.audit.entries import is_test
 from loopsentry.audit.facts import Call, Function, dotted
 from loopsentry.audit.findings import Finding
+from loopsentry.audit.names import LOOPS
 from loopsentry.audit.program import Program
 from loopsentry.audit.symbols import Outside
 
 CODE = "LSA107"
 NAME = "id-keyed-loop-cache"
 
-_LOOPS = ("asyncio.get_running_loop()", "asyncio.get_event_loop()", "asyncio.new_event_loop()")
 _LOOKUPS = frozenset({"get", "setdefault", "pop"})
 
 
@@ -47,7 +47,7 @@ def _is_identity(program: Program, function: Function, call: Call) -> bool:
     if dotted(call.node.func) != "id" or len(call.node.args) != 1:
         return False
     found = program.symbols.value(call.node.args[0], function, ("", False))
-    return isinstance(found, Outside) and found.name in _LOOPS
+    return isinstance(found, Outside) and found.name in LOOPS
 
 
 def _holds(node: ast.expr, identities: set[int], names: set[str]) -> bool:

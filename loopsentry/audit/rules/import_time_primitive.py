@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from loopsentry.audit.entries import is_test, is_test_module
+from loopsentry.audit.entries import is_test
 from loopsentry.audit.facts import Function
 from loopsentry.audit.findings import Certainty, Finding
+from loopsentry.audit.names import COMBINERS
 from loopsentry.audit.processes import Meeting, Suspects, find_meetings, steps_of
 from loopsentry.audit.program import Program
-from loopsentry.audit.starts import COMBINERS
 from loopsentry.audit.symbols import Outside, Resource
 
 CODE = "LSA104"
@@ -46,7 +46,7 @@ def _is_kept(resource: Resource) -> bool:
     """Whether a primitive is made by an import, or with an object that a module keeps."""
     if resource.kind != "primitive" or not resource.shared or resource.late:
         return False
-    return not is_test_module(resource.module)
+    return not resource.module.is_test
 
 
 def _finding(program: Program, meeting: Meeting) -> Finding:

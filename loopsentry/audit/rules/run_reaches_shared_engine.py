@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from loopsentry.audit.entries import is_test, is_test_module
+from loopsentry.audit.entries import is_test
 from loopsentry.audit.findings import Finding
 from loopsentry.audit.processes import Meeting, Suspects, find_meetings, steps_of
 from loopsentry.audit.program import Program
@@ -32,6 +32,9 @@ _FIXES = {
 }
 
 
+_NOTHING = ("nothing-shared", "it reaches no shared engine, pool or client")
+
+
 def find(program: Program) -> Iterator[Finding]:
     """Find starts whose shared objects meet another loop in the same process."""
     suspects: Suspects = {}
@@ -41,9 +44,11 @@ def find(program: Program) -> Iterator[Finding]:
             suspects[start] = engines
     meetings = find_meetings(program, suspects)
     met = {meeting.start for meeting in meetings}
-    for start in suspects:
-        if start not in met:
+    for start, engines in suspects.items():
+        if start not in met and any(engine.shared for engine in engines):
             program.say_nothing(start, "one-run", "only this start runs in its process")
+        elif start not in met:
+            program.say_nothing(start, *_NOTHING)
     yield from (_finding(program, _as_sure_as_the_pool(meeting)) for meeting in meetings)
 
 
@@ -59,18 +64,14 @@ def _shared(program: Program, start: Start) -> list[Resource]:
         program.say_nothing(start, "kept-loop", "its loop is kept and used again")
         return []
     reached = program.reached_by(start)
-    shared = [
-        each
-        for each in reached.uses
-        if each.shared and each.kind != "primitive" and not is_test_module(each.module)
-    ]
+    shared = [each for each in reached.uses if each.kind != "primitive" and not each.module.is_test]
     bound = [resource for resource in shared if not resource.tolerant]
     if shared and not bound:
         words = f"the connections of `{shared[0].name}` survive a change of loop"
         program.say_nothing(start, "tolerant-driver", words)
         return []
     if not shared:
-        program.say_nothing(start, "nothing-shared", "it reaches no shared engine, pool or client")
+        program.say_nothing(start, *_NOTHING)
         return []
     pooled = [resource for resource in bound if resource.pooled is not False]
     if not pooled:
@@ -102,13 +103,14 @@ def _as_sure_as_the_pool(meeting: Meeting) -> Meeting:
 def _finding(program: Program, meeting: Meeting) -> Finding:
     start, engine = meeting.start, meeting.resource
     kind = "engine" if engine.kind == "sessionmaker" else engine.kind
+    shared = "shared " if engine.shared else ""
     return Finding(
         code=CODE,
         kind=NAME,
         certainty=meeting.certainty,
         file=program.project.relative(start.function.module.path),
         line=start.line,
-        message=f"a loop started in {start.function.name} uses the shared {kind} `{engine.name}`,"
+        message=f"a loop started in {start.function.name} uses the {shared}{kind} `{engine.name}`,"
         " which another loop uses too",
         chain=program.chain(steps_of(meeting), start, engine, f"uses the {kind} `{engine.name}`"),
         object=program.thing(engine),
