@@ -53,6 +53,7 @@ class Function:
         calls: the calls in its body, in their order, without those of functions inside it.
         bindings: what is assigned to each name, in order.
         entered: names bound by `with … as name`, and the expressions entered.
+        contexts: the expressions entered by `with`, whether named or not.
         loads: names and dotted names read, with their nodes.
         inner: functions and classes defined in it.
         imports: names that imports in it bind, as dotted names; relative ones begin with dots.
@@ -71,6 +72,7 @@ class Function:
     calls: list[Call] = field(default_factory=list)
     bindings: dict[str, list[ast.expr]] = field(default_factory=dict)
     entered: dict[str, ast.expr] = field(default_factory=dict)
+    contexts: list[ast.expr] = field(default_factory=list)
     loads: list[ast.expr] = field(default_factory=list)
     inner: dict[str, Function | Class] = field(default_factory=dict)
     imports: dict[str, str] = field(default_factory=dict)
@@ -252,6 +254,7 @@ class _Reader:
             case ast.With() | ast.AsyncWith():
                 for item in node.items:
                     self._expression(item.context_expr)
+                    self.function.contexts.append(item.context_expr)
                     if isinstance(item.optional_vars, ast.Name):
                         self.function.entered[item.optional_vars.id] = item.context_expr
                 self.read(node.body)

@@ -116,10 +116,9 @@ class Program:
         return (self.link(step) for step in steps)
 
     def chain(
-        self, above: list[Step], start: Start, resource: Resource, note: str
+        self, above: list[Step], start: Start, down: list[Step], note: str
     ) -> tuple[Link, ...]:
-        """The way from an entry over a start to an object."""
-        down = self.reached_by(start).chain_to(resource)
+        """The way from an entry over a start to the use of an object."""
         links = [self.link(step) for step in above[:-1]]
         links.append(self.link(above[-1], "starts a loop"))
         links += [self.link(step) for step in down[:-1] if step[0] is not start.function]

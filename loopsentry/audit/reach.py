@@ -33,8 +33,12 @@ class Reached:
 
     def chain_to(self, resource: Resource) -> list[Step]:
         """The functions on the shortest way to a resource, the outermost first."""
-        function, line = self.uses[resource]
-        chain = [(function, line)]
+        return self.chain_of(self.uses[resource])
+
+    def chain_of(self, last: Step) -> list[Step]:
+        """The functions on the shortest way to one of them, the outermost first."""
+        chain = [last]
+        function = last[0]
         while (step := self.parents[function]) is not None:
             chain.append(step)
             function = step[0]

@@ -9,6 +9,7 @@ Make it inside the coroutine that the loop runs, or run everything on one loop.
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 
 from loopsentry.audit.entries import is_test
@@ -17,12 +18,15 @@ from loopsentry.audit.findings import Certainty, Finding
 from loopsentry.audit.names import COMBINERS
 from loopsentry.audit.processes import Meeting, Suspects, find_meetings, steps_of
 from loopsentry.audit.program import Program
+from loopsentry.audit.reach import Step
+from loopsentry.audit.starts import Start
 from loopsentry.audit.symbols import Outside, Resource
 
 CODE = "LSA104"
 NAME = "import-time-primitive"
 
 _WAITS = COMBINERS - {"asyncio.wait_for", "asyncio.shield"}
+_METHODS = frozenset({"acquire", "wait", "wait_for", "get", "put", "join"})
 _GROUPS = frozenset({"create_task", "start_soon"})
 
 
@@ -32,9 +36,10 @@ def find(program: Program) -> Iterator[Finding]:
     for start in program.starts:
         if is_test(start.function) or start.kept:
             continue
-        kept = [each for each in program.reached_by(start).uses if _is_kept(each)]
-        if kept:
-            suspects[start] = kept
+        kept = (each for each in program.reached_by(start).uses if _is_kept(each))
+        waited = [each for each in kept if _wait(program, start, each) is not None]
+        if waited:
+            suspects[start] = waited
     told: set[Resource] = set()
     for meeting in find_meetings(program, suspects):
         if meeting.resource not in told:
@@ -49,9 +54,31 @@ def _is_kept(resource: Resource) -> bool:
     return not resource.module.is_test
 
 
+def _wait(program: Program, start: Start, primitive: Resource) -> Step | None:
+    """Where a run comes to wait for a primitive, the nearest first."""
+    for function in program.reached_by(start).parents:
+        lines = [line for symbol, line in program.reach.edges(function) if symbol is primitive]
+        if lines and _waits(program, function, primitive):
+            return function, lines[0]
+    return None
+
+
+def _waits(program: Program, function: Function, primitive: Resource) -> bool:
+    waited = [
+        *function.contexts,
+        *(
+            call.node.func.value
+            for call in function.calls
+            if isinstance(call.node.func, ast.Attribute) and call.node.func.attr in _METHODS
+        ),
+    ]
+    return any(program.symbols.resolve(each, function) is primitive for each in waited)
+
+
 def _finding(program: Program, meeting: Meeting) -> Finding:
     start, primitive = meeting.start, meeting.resource
-    way = program.reached_by(start).chain_to(primitive)
+    last = _wait(program, start, primitive) or (start.function, start.line)
+    way = program.reached_by(start).chain_of(last)
     several = any(_runs_at_once(program, function) for function, _ in way)
     # Nobody waits where one task at a time wants it, and it is bound to nothing then.
     certainty: Certainty = meeting.certainty if several else "latent"
@@ -64,7 +91,7 @@ def _finding(program: Program, meeting: Meeting) -> Finding:
         line=start.line,
         message=f"`{primitive.name}` of a module is used by a loop started in"
         f" {start.function.name}, and by another loop",
-        chain=program.chain(steps_of(meeting), start, primitive, f"uses `{primitive.name}`"),
+        chain=program.chain(steps_of(meeting), start, way, f"waits for `{primitive.name}`"),
         object=program.thing(primitive),
         reason=f"{meeting.reason}{doubt}",
         fixes=("create-in-loop", "single-run"),

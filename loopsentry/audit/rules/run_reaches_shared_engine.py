@@ -103,6 +103,7 @@ def _as_sure_as_the_pool(meeting: Meeting) -> Meeting:
 def _finding(program: Program, meeting: Meeting) -> Finding:
     start, engine = meeting.start, meeting.resource
     kind = "engine" if engine.kind == "sessionmaker" else engine.kind
+    down = program.reached_by(start).chain_to(engine)
     shared = "shared " if engine.shared else ""
     return Finding(
         code=CODE,
@@ -112,7 +113,7 @@ def _finding(program: Program, meeting: Meeting) -> Finding:
         line=start.line,
         message=f"a loop started in {start.function.name} uses the {shared}{kind} `{engine.name}`,"
         " which another loop uses too",
-        chain=program.chain(steps_of(meeting), start, engine, f"uses the {kind} `{engine.name}`"),
+        chain=program.chain(steps_of(meeting), start, down, f"uses the {kind} `{engine.name}`"),
         object=program.thing(engine),
         reason=meeting.reason,
         fixes=_FIXES["client"] if kind == "client" else _FIXES[meeting.how],
