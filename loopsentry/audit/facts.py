@@ -10,6 +10,8 @@ from pathlib import Path
 #: Which arm of which branching statement a call stands in, and whether that arm leaves it.
 Arm = tuple[int, int, bool]
 
+#: A key, the value stored under it, and whether a branch decides about it.
+Stored = tuple[ast.expr, ast.expr, bool]
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 _LEAVES = (ast.Return, ast.Raise, ast.Continue, ast.Break)
 
@@ -25,6 +27,7 @@ class Call:
         arms: the branches it stands in, the outermost first.
         final: whether it stands in a `finally`.
         awaited: whether its result is awaited.
+        deferred: whether it stands in a lambda, which is called by others, or never.
     """
 
     node: ast.Call
@@ -33,6 +36,7 @@ class Call:
     arms: tuple[Arm, ...]
     final: bool
     awaited: bool = False
+    deferred: bool = False
 
     @property
     def line(self) -> int:
@@ -60,7 +64,7 @@ class Function:
         shared: names declared `global` or `nonlocal`.
         returned: what it returns or yields.
         generates: whether it yields.
-        elements: what is stored in each named container, with the keys.
+        elements: what is stored in each named container: key, value, whether in a branch.
         kept: what is stored in the state of an application, `app.state.name`, by the name.
     """
 
@@ -79,7 +83,7 @@ class Function:
     shared: set[str] = field(default_factory=set)
     returned: list[ast.expr] = field(default_factory=list)
     generates: bool = False
-    elements: dict[str, list[tuple[ast.expr, ast.expr]]] = field(default_factory=dict)
+    elements: dict[str, list[Stored]] = field(default_factory=dict)
     kept: dict[str, list[ast.expr]] = field(default_factory=dict)
 
     @property
@@ -202,6 +206,7 @@ class _Reader:
         self.arms: tuple[Arm, ...] = ()
         self.final = False
         self.guarded = False
+        self.deferred = False
 
     def read(self, body: list[ast.stmt]) -> None:
         for statement in body:
@@ -331,7 +336,7 @@ class _Reader:
     def _store(self, container: ast.expr, key: ast.expr, value: ast.expr) -> None:
         name = dotted(container)
         if name is not None:
-            self.function.elements.setdefault(name, []).append((key, value))
+            self.function.elements.setdefault(name, []).append((key, value, bool(self.arms)))
 
     def _keep(self, holder: str, name: str, value: ast.expr) -> None:
         """Note what a method assigns to an attribute of its object."""
@@ -355,6 +360,7 @@ class _Reader:
         match node:
             case ast.Call():
                 call = Call(node, self.function, repeated, self.arms, self.final, awaited)
+                call.deferred = self.deferred
                 self._expression(node.func, repeated=repeated)
                 for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
                     self._expression(argument, repeated=repeated)
@@ -370,7 +376,9 @@ class _Reader:
                 if isinstance(node, ast.Attribute) and dotted(node) is None:
                     self._expression(node.value, repeated=repeated)
             case ast.Lambda():
+                before, self.deferred = self.deferred, True
                 self._expression(node.body, repeated=repeated)
+                self.deferred = before
             case ast.Yield() | ast.YieldFrom():
                 self.function.generates = True
                 if node.value is not None:

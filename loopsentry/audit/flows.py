@@ -40,14 +40,20 @@ class Flows:
 
     def _agreed(self, name: str, function: Function) -> Symbol:
         found: dict[int, Symbol] = {}
-        for call in self._calls_of(function):
-            argument = argument_of(call.node, name, function)
+        for argument, scope in self.arguments(name, function):
             if argument is None:
                 continue
-            value = self.symbols.value(argument, call.function, _LOCAL)
+            value = self.symbols.value(argument, scope, _LOCAL)
             if self.symbols.is_object(value):
                 found[id(self.symbols.identity(value))] = value
         return next(iter(found.values())) if len(found) == 1 else None
+
+    def arguments(
+        self, name: str, function: Function
+    ) -> Iterator[tuple[ast.expr | None, Function]]:
+        """What each call outside of tests hands to a parameter, None where it hands nothing."""
+        for call in self._calls_of(function):
+            yield argument_of(call.node, name, function), call.function
 
     def _calls_of(self, function: Function) -> Iterator[Call]:
         init = function.name == "__init__" and function.owner is not None
@@ -88,13 +94,13 @@ class Flows:
             return self._of_variable(*found) if found is not None and not rest else None
         if home.parent is None and not rest:
             return self._of_variable(home.module, head)
-        values = [*home.elements.get(name, ()), *_written(home.bindings.get(name, ()))]
+        values = [*_stored(home, name), *_written(home.bindings.get(name, ()))]
         return self._first(values, home, _LOCAL)
 
     def _of_variable(self, module: Module, name: str) -> Symbol:
         holder = (name, True)
         found = self._first(_written(module.body.bindings.get(name, ())), module.body, holder)
-        stores = ((f, f.elements.get(name, ())) for f in module.functions())
+        stores = ((f, _stored(f, name)) for f in module.functions())
         return found or next(
             (value for f, each in stores if (value := self._first(each, f, holder)) is not None),
             None,
@@ -105,7 +111,7 @@ class Flows:
             holder = (name, name in kind.bindings or self.is_shared(kind))
             for method in kind.methods.values():
                 for head in ("self", "cls", kind.name):
-                    stored = method.elements.get(f"{head}.{name}", ())
+                    stored = _stored(method, f"{head}.{name}")
                     found = self._first(stored, method, holder)
                     if found is not None:
                         return found
@@ -200,6 +206,10 @@ def _keeps_one(method: Function) -> bool:
     """Whether a `__new__` keeps the object that it makes in its class."""
     assigned = (n for n in ast.walk(method.node) if isinstance(n, ast.Assign))
     return any(isinstance(t, ast.Attribute) for node in assigned for t in node.targets)
+
+
+def _stored(function: Function, name: str) -> list[tuple[ast.expr, ast.expr]]:
+    return [(key, value) for key, value, _ in function.elements.get(name, ())]
 
 
 def _written(values: Iterable[ast.expr]) -> Iterator[tuple[ast.expr, ast.expr]]:

@@ -70,6 +70,8 @@ OWN_POOLS = frozenset(
         "loopsentry.pool.LoopLocalPool",
     }
 )
+#: What makes an engine of its own like the one that it is given, and disposes of it.
+COPIERS = frozenset({"loopsentry.session_scope_fresh", "loopsentry.session.session_scope_fresh"})
 #: Drivers whose connections survive a change of loop, as URLs name them.
 TOLERANT = ("+psycopg", "+aiosqlite")
 

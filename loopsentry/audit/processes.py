@@ -95,8 +95,9 @@ def _handed_on(program: Program, suspects: Suspects) -> Iterator[Meeting]:
             if first.start is None or second.start is None or first.way or second.way:
                 continue
             for engine in suspects.get(second.start, ()):
-                given = engine in suspects.get(first.start, ()) and not engine.shared
-                if given and not _makes(program, second.start, engine):
+                earlier = suspects.get(first.start, ())
+                given = engine in earlier or engine.origin in earlier
+                if given and not engine.shared and not _makes(program, second.start, engine):
                     why = f"the loop started in line {first.start.line} used it before"
                     yield Meeting(second.start, engine, "proven", why, "twice")
         yield from _handed_to_many(suspects, home)

@@ -8,12 +8,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from .facts import Call, Class, Function, last_name
+from .names import COPIERS
 from .symbols import Instance, Resource, Symbol, Symbols
 
 #: A step of a chain: who, and the line at which it goes on.
 Step = tuple[Function, int]
 
 _ENDS = frozenset({"dispose", "close", "aclose", "disconnect", "close_all", "terminate"})
+_READ = frozenset({"url", "dialect", "driver", "echo", "sync_engine", "pool", "kw"})
 FUNCTIONS_SEEN = 4_000
 
 
@@ -83,13 +85,15 @@ class Reach:
         return known
 
     def _mentions(self, function: Function) -> Iterator[tuple[Symbol, int]]:
-        ending = {id(node) for node in self._ending(function)}
+        ending = {id(node) for node in (*self._ending(function), *self._copied(function))}
         for node in _mentioned(function):
             if id(node) in ending:
                 continue
             found = self.symbols.resolve(node, function)
             line = node.lineno
-            if isinstance(found, (Function, Resource)):
+            if isinstance(found, Function) or (
+                isinstance(found, Resource) and not self._is_read(node, function)
+            ):
                 yield found, line
         yield from self._made_in(function)
         for call in function.calls:
@@ -99,6 +103,21 @@ class Reach:
             made = self.symbols.value(call.node, function, ("", False))
             if isinstance(made, Resource) and made.shared and id(call.node.func) not in ending:
                 yield made, call.line
+
+    def _copied(self, function: Function) -> Iterator[ast.expr]:
+        """The engines that are handed to what makes a new one like them."""
+        for call in function.calls:
+            if self.symbols.outside(call.node.func, function) in COPIERS:
+                yield from call.node.args
+
+    def _is_read(self, node: ast.expr, function: Function) -> bool:
+        """Whether only an address, or the like, is read of an object."""
+        first = ""
+        while isinstance(node, ast.Attribute):
+            first, node = node.attr, node.value
+            if isinstance(self.symbols.resolve(node, function), Resource) and first in _READ:
+                return True
+        return False
 
     def _made_in(self, function: Function) -> Iterator[tuple[Resource, int]]:
         """The pools that a function opens into a variable of its module: opening binds them."""

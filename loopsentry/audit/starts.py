@@ -28,6 +28,7 @@ class Start:
         targets: the functions whose coroutines run on the loop.
         kept: whether the loop outlives the call and is used again.
         through: the helpers between the two.
+        runner: the function that starts the loop in the end.
     """
 
     call: Call
@@ -36,6 +37,12 @@ class Start:
     targets: tuple[Function, ...]
     kept: bool
     through: tuple[Function, ...] = ()
+    runner: Function | None = None
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether a function inside of a helper starts the loop: a thread's, as a rule."""
+        return bool(self.through) and self.runner not in self.through
 
     @property
     def threaded(self) -> bool:
@@ -53,8 +60,9 @@ class Start:
         return name if name in self.function.bindings or name in self.function.entered else None
 
 
-#: A call that starts a loop, what it runs, whether the loop is kept, the helpers passed so far.
-Begun = tuple[Call, ast.expr, bool, tuple[Function, ...]]
+#: A call that starts a loop, what it runs, whether the loop is kept, the helpers passed so far,
+#: and who starts it in the end.
+Begun = tuple[Call, ast.expr, bool, tuple[Function, ...], Function]
 
 
 class Starts:
@@ -68,15 +76,18 @@ class Starts:
     def find(self) -> list[Start]:
         """Find the starts of asyncio, then those through helpers and decorators."""
         found: list[Start] = [*self._bridged()]
-        waiting: list[Begun] = [(call, node, kept, ()) for call, node, kept in self._primitive()]
+        waiting: list[Begun] = [
+            (c, node, kept, (), c.function) for c, node, kept in self._primitive()
+        ]
         seen: set[tuple[Call, Function]] = set()
         for _ in range(HELPERS_DEEP):
             fresh: list[Begun] = []
-            for call, node, kept, through in waiting:
+            for call, node, kept, through, runner in waiting:
                 helper = self._helper(call, node)
                 if helper is None:
                     targets = tuple(self.coroutines(node, call.function))
-                    found.append(Start(call, call.function, call.line, targets, kept, through))
+                    start = Start(call, call.function, call.line, targets, kept, through, runner)
+                    found.append(start)
                     continue
                 function, index = helper
                 if (call, function) in seen:
@@ -84,7 +95,7 @@ class Starts:
                 seen.add((call, function))
                 found += self._decorated(call, function, kept, through)
                 fresh += [
-                    (outer, argument, kept, (function, *through))
+                    (outer, argument, kept, (function, *through), runner)
                     for outer, argument in self._calls_of(function, index)
                 ]
             waiting = fresh

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .facts import Class, Function, Module, dotted, is_state
 from .flows import Flows
-from .names import FACTORIES, KEPT, MAKERS, OWN_POOLS, RUNNERS, SINGLETONS, TOLERANT
+from .names import FACTORIES, KEPT, MAKERS, RUNNERS, SINGLETONS
+from .pools import is_pooled, is_pooled_by, is_tolerant
 from .sources import Project
 
 
@@ -41,6 +42,8 @@ class Resource:
         tolerant: whether its driver's connections survive a change of loop between uses.
         late: whether a function makes it, perhaps on the loop that uses it, and not an import.
         maker: the function, or module's body, that makes it.
+        origin: what this is a copy of, for one call of the function that makes it.
+        made_by: the outside name of what makes it, "asyncio.Lock".
     """
 
     kind: str
@@ -53,6 +56,8 @@ class Resource:
     tolerant: bool = False
     late: bool = False
     maker: Function | None = None
+    made_by: str = ""
+    origin: Resource | None = None
 
     @property
     def engine(self) -> Resource:
@@ -75,6 +80,7 @@ class Symbols:
         self.project = project
         self._known: dict[tuple[object, ...], Symbol] = {}
         self._resources: dict[int, Resource] = {}
+        self._copies: dict[tuple[int, int], Resource] = {}
         self._made_up: list[ast.Call] = []
         self.flows = Flows(project, self)
         self._fillers: dict[Module, dict[str, list[Function]]] = {}
@@ -170,10 +176,25 @@ class Symbols:
         if scope.owner is not None and first and not _is_static(scope):
             return scope.owner if parameter.arg == "cls" else Instance(scope.owner)
         if parameter.annotation is not None:
-            kind = self.resolve(_plain(parameter.annotation), scope.module.body)
+            kind = self.resolve(*self.annotated(parameter.annotation, scope))
             if isinstance(kind, Class):
                 return Instance(kind)
         return self.flows.given_to(parameter.arg, scope)
+
+    def annotated(self, node: ast.expr, scope: Function) -> tuple[ast.expr, Function]:
+        """The type that an annotation comes to, and where that is to be understood."""
+        plain, body = _plain(node), scope.module.body
+        if not isinstance(plain, ast.Name):
+            return plain, body
+        home, name = body, plain.id
+        if name in body.imports:
+            found = self.module_of(body.imports[name], body.module)
+            home, name = (found[0].body, found[1]) if found is not None else (body, name)
+        values = home.bindings.get(name, [])
+        alias = values[0] if len(values) == 1 else None
+        if isinstance(alias, (ast.Subscript, ast.BinOp)):
+            return _plain(alias), home
+        return plain, body
 
     def module_of(self, name: str, importer: Module) -> tuple[Module, str] | None:
         """The module of the project of which an import takes a variable, and the variable."""
@@ -308,7 +329,9 @@ class Symbols:
             case _:
                 return None
 
-    def _called(self, node: ast.Call, scope: Function, holder: Holder) -> Symbol:
+    def _called(  # noqa: PLR0911 - one for each kind
+        self, node: ast.Call, scope: Function, holder: Holder
+    ) -> Symbol:
         callee = self.resolve(node.func, scope)
         match callee:
             case Outside():
@@ -318,8 +341,13 @@ class Symbols:
             case Resource():
                 return callee
             case Function():
-                keeper = (callee.name, True) if self.flows.is_cached(callee) else holder
-                return self._first(callee.returned, callee, keeper)
+                cached = self.flows.is_cached(callee)
+                keeper = (callee.name, True) if cached else holder
+                found = self._first(callee.returned, callee, keeper)
+                anew = not cached and isinstance(found, Resource) and found.maker is callee
+                if not anew or _gives_kept(callee):
+                    return found
+                return self._copy(found, node, scope, holder)  # type: ignore[arg-type]
             case _ if isinstance(node.func, ast.Attribute) and node.func.attr in _LOOKUPS:
                 return self.flows.element(node.func.value, scope)
             case _:
@@ -339,14 +367,31 @@ class Symbols:
         made = self._resources.get(id(node))
         if made is None:
             made = Resource(kind, holder[0], scope.module, node.lineno, holder[1])
-            made.pooled = self._is_pooled(node, scope)
-            made.tolerant = self._is_tolerant(node, scope)
+            made.pooled = is_pooled(self, node, scope)
+            made.tolerant = is_tolerant(node, scope)
+            made.made_by = name
             made.maker = scope
             made.late = scope.parent is not None and scope.name != "__init__"
             self._resources[id(node)] = made
         if holder[1] and not made.shared:
             made.shared, made.name = True, holder[0]
         return made
+
+    def _copy(self, made: Resource, call: ast.Call, scope: Function, holder: Holder) -> Resource:
+        """What one call of a function that makes a new object makes: another for each call."""
+        key = (id(made), id(call))
+        if key not in self._copies:
+            copied = self._copies[key] = replace(made, name=holder[0], shared=holder[1])
+            copied.origin = made
+            source = made.source
+            if source is not None and source.maker is made.maker:
+                copied.source = self._copy(source, call, scope, holder)
+            if made.pooled is None:
+                copied.pooled = is_pooled_by(self, made, call, scope)
+        copied = self._copies[key]
+        if holder[1] and not copied.shared:
+            copied.shared, copied.name = True, holder[0]
+        return copied
 
     def _factory(self, node: ast.Call, scope: Function, holder: Holder) -> Symbol:
         given = [*node.args[:1], *(k.value for k in node.keywords if k.arg in ("bind", "engine"))]
@@ -358,59 +403,9 @@ class Symbols:
             engine = source.engine
             made = Resource("sessionmaker", holder[0], scope.module, node.lineno, engine.shared)
             made.source = engine
+            made.maker = scope
             self._resources[id(node)] = made
         return made
-
-    def _is_tolerant(self, node: ast.Call, scope: Function) -> bool:
-        """Whether the URL, where it is written out, names a driver that is bound to no loop."""
-        given = node.args[:1]
-        name = dotted(given[0]) if given else None
-        homes = (scope.bindings, scope.module.body.bindings)
-        values = [*given, *(v for home in homes for v in home.get(name or "", ()))]
-        texts = (
-            each.value
-            for value in values
-            for each in ast.walk(value)
-            if isinstance(each, ast.Constant) and isinstance(each.value, str)
-        )
-        return any(driver in text for text in texts for driver in TOLERANT)
-
-    def _is_pooled(self, node: ast.Call, scope: Function) -> bool | None:
-        """Whether an engine keeps connections that a loop can leave behind."""
-        for keyword in node.keywords:
-            if keyword.arg == "transport" and self._is_in_process(keyword.value, scope):
-                return False
-            if keyword.arg == "poolclass":
-                return self._pool_of(keyword.value, scope)
-            if keyword.arg is None:
-                return self._pool_in(keyword.value, scope)
-        return True
-
-    def _is_in_process(self, node: ast.expr, scope: Function) -> bool:
-        """Whether an HTTP client's transport calls an application, and opens no connection."""
-        found = self.resolve(node, scope)
-        return isinstance(found, Outside) and found.name.endswith("ASGITransport()")
-
-    def _pool_of(self, node: ast.expr, scope: Function) -> bool | None:
-        if isinstance(node, ast.IfExp):
-            return None
-        found = self.resolve(node, scope)
-        return not (isinstance(found, Outside) and found.name in OWN_POOLS)
-
-    def _pool_in(self, node: ast.expr, scope: Function) -> bool | None:
-        """What a dictionary of options says, where it is written out in the same function."""
-        name = dotted(node)
-        values = scope.bindings.get(name, ()) if name else ()
-        for each in (*values, *scope.module.body.bindings.get(name or "", ())):
-            if isinstance(each, ast.Dict):
-                for key, value in zip(each.keys, each.values, strict=True):
-                    if isinstance(key, ast.Constant) and key.value == "poolclass":
-                        return self._pool_of(value, scope)
-            if isinstance(each, ast.Call):
-                for keyword in each.keywords:
-                    if keyword.arg == "poolclass":
-                        return self._pool_of(keyword.value, scope)
-        return None if any("NullPool" in line for line in scope.module.lines) else True
 
     def entered(self, node: ast.expr, scope: Function) -> Symbol:
         """What `with node as name` binds the name to."""
@@ -425,6 +420,14 @@ class Symbols:
 
 #: A name that a function does not know: the function around it may.
 _UNKNOWN = Outside("?")
+
+
+def _gives_kept(function: Function) -> bool:
+    """Whether a function returns what a variable of its module, or an attribute, keeps."""
+    names = (dotted(each) for each in function.returned)
+    return any(name is not None and ("." in name or name in function.shared) for name in names)
+
+
 _BUILTINS = frozenset({"len", "list", "print", "range", "super", "getattr", "hasattr", "type"})
 
 

@@ -13,7 +13,7 @@ import ast
 from collections.abc import Iterator
 
 from loopsentry.audit.entries import is_test
-from loopsentry.audit.facts import Call, Function, dotted
+from loopsentry.audit.facts import Call, Class, Function, dotted
 from loopsentry.audit.findings import Finding
 from loopsentry.audit.program import Program
 from loopsentry.audit.symbols import Instance, Outside, Resource
@@ -30,7 +30,10 @@ _SESSIONS = (
     "sqlalchemy.ext.asyncio.session.AsyncSession",
     "sqlmodel.ext.asyncio.session.AsyncSession",
 )
+_CONNECTS = ("asyncpg.connect", "asyncpg.connection.connect")
+_DEEP = 3
 _GROUPS = ("asyncio.TaskGroup()", "anyio.create_task_group()")
+_TASKS = ("asyncio.create_task", "asyncio.ensure_future")
 _STARTERS = ("create_task", "start_soon")
 
 
@@ -46,30 +49,81 @@ def find(program: Program) -> Iterator[Finding]:
 
 
 def _sessions_of(program: Program, function: Function) -> set[str]:
-    """The names that hold a session in a function."""
-    found: set[str] = set()
-    for name, node in function.entered.items():
-        made = program.symbols.entered(node, function)
-        if isinstance(made, Resource) and made.kind in ("engine", "sessionmaker"):
-            found.add(name)
-    for parameter in function.parameters:
-        if parameter.annotation is not None and _is_session(
-            program, function, parameter.annotation
-        ):
-            found.add(parameter.arg)
+    """The names that hold a session or a connection in a function, its object's too."""
+    names = {*function.entered, *function.bindings, *(p.arg for p in function.parameters)}
+    found = {name for name in names if _holds_session(program, name, function, _DEEP)}
+    if function.owner is not None and function.parameters:
+        me = function.parameters[0].arg
+        kept = _kept_sessions(program, function.owner)
+        found |= {f"{me}.{name}" for name in kept}
+    for name, values in function.bindings.items():
+        kinds = (program.symbols.kind_of(value, function) for value in values)
+        kind = next((each for each in kinds if each is not None), None)
+        if kind is not None:
+            found |= {f"{name}.{each}" for each in _kept_sessions(program, kind)}
     return found
 
 
+def _kept_sessions(program: Program, kind: Class) -> set[str]:
+    """The attributes in which the objects of a class keep a session that they were given."""
+    return {
+        name
+        for each in program.symbols.lineage(kind)
+        for name, values in each.attributes.items()
+        for method, value in values
+        if isinstance(value, ast.Name) and _holds_session(program, value.id, method, _DEEP)
+    }
+
+
+def _holds_session(program: Program, name: str, function: Function, deep: int) -> bool:
+    """Whether a name of a function holds a session or a connection."""
+    if name in function.entered:
+        return _opens(program, function.entered[name], function)
+    for parameter in function.parameters:
+        if parameter.arg == name:
+            if parameter.annotation is not None:
+                return _is_session(program, function, parameter.annotation)
+            given = [] if not deep else [*program.symbols.flows.arguments(name, function)]
+            named = [(a.id, scope) for a, scope in given if isinstance(a, ast.Name)]
+            return bool(named) and all(
+                _holds_session(program, each, scope, deep - 1) for each, scope in named
+            )
+    values = function.bindings.get(name, ())
+    return bool(values) and all(_opens(program, value, function) for value in values)
+
+
+def _opens(program: Program, node: ast.expr, function: Function) -> bool:
+    """Whether an expression opens a session or a connection."""
+    node = node.value if isinstance(node, ast.Await) else node
+    if not isinstance(node, ast.Call):
+        return False
+    made = program.symbols.entered(node, function)
+    method = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+    callee = program.symbols.resolve(node.func, function)
+    if isinstance(callee, Outside) and callee.name in _CONNECTS:
+        return True
+    if not isinstance(made, Resource):
+        return False
+    if made.kind == "pool":
+        return method == "acquire" and made.made_by.startswith("asyncpg.")
+    if made.kind == "engine":
+        return method in ("connect", "begin")
+    return made.kind == "sessionmaker" and not _makes_factory(program, node, function)
+
+
+def _makes_factory(program: Program, node: ast.Call, function: Function) -> bool:
+    """Whether a call makes a factory of sessions, and not a session."""
+    return program.symbols.outside(node.func, function).endswith("sessionmaker")
+
+
 def _is_session(program: Program, function: Function, annotation: ast.expr) -> bool:
-    plain = annotation
-    if isinstance(plain, ast.Subscript) and (dotted(plain.value) or "").endswith("Annotated"):
-        plain = plain.slice.elts[0] if isinstance(plain.slice, ast.Tuple) else plain.slice
-    found = program.symbols.resolve(plain, function.module.body)
-    return isinstance(found, Outside) and found.name in _SESSIONS
+    plain, scope = program.symbols.annotated(annotation, function)
+    return program.symbols.outside(plain, scope) in _SESSIONS
 
 
 def _at_once(program: Program, function: Function) -> Iterator[tuple[int, list[Member]]]:
     """What a function runs at once: each gather's members, and each task group's."""
+    yield from _tasks_in_a_row(program, function)
     groups: dict[str, tuple[int, list[Member]]] = {}
     for call in function.calls:
         callee = program.symbols.resolve(call.node.func, function)
@@ -84,6 +138,30 @@ def _at_once(program: Program, function: Function) -> Iterator[tuple[int, list[M
                 line, found = groups.get(name, (call.line, []))
                 groups[name] = (line, [*found, (member, call.repeated)])
     yield from groups.values()
+
+
+def _tasks_in_a_row(program: Program, function: Function) -> Iterator[tuple[int, list[Member]]]:
+    """Tasks that a function starts one after the other, and awaits later."""
+    awaited = sorted(
+        node.lineno
+        for node in ast.walk(function.node)
+        if isinstance(node, ast.Await) and isinstance(node.value, ast.Name)
+    )
+    row: list[Call] = []
+    for call in function.calls:
+        name = program.symbols.outside(call.node.func, function)
+        if name not in _TASKS or not call.node.args or not _is_bound(function, call):
+            continue
+        last = row[-1] if row else call
+        if last.arms != call.arms or any(last.line < line < call.line for line in awaited):
+            row = []
+        row.append(call)
+        if len(row) > 1:
+            yield row[0].line, [(each.node.args[0], False) for each in row]
+
+
+def _is_bound(function: Function, call: Call) -> bool:
+    return any(call.node in values for values in function.bindings.values())
 
 
 def _started(program: Program, call: Call) -> ast.expr:
@@ -141,21 +219,39 @@ def _uses(program: Program, function: Function, member: ast.expr, name: str) -> 
     """Whether a member awaits something on a session: its own method, or a function given it."""
     if not isinstance(member, ast.Call):
         return False
-    if (dotted(member.func) or "").partition(".")[0] == name:
+    path = dotted(member.func) or ""
+    if path.startswith(f"{name}."):
         return True
     callee = program.symbols.resolve(member.func, function)
     if isinstance(callee, Instance) or not isinstance(callee, Function):
         return any(_uses(program, function, each, name) for each in member.args)
+    own = _names_inside(function, member, callee, name)
+    holder, _, attribute = name.rpartition(".")
+    if holder and path == f"{holder}.{callee.name}" and callee.parameters:
+        own.add(f"{callee.parameters[0].arg}.{attribute}")
+    if _takes_turns(program, callee):
+        return False
+    return any(_awaits_on(each, own) for each in callee.calls)
+
+
+def _names_inside(function: Function, member: ast.Call, callee: Function, name: str) -> set[str]:
+    """By which names the function of a member knows a session."""
     parameters = callee.parameters[1:] if callee.owner is not None else callee.parameters
     given = dict(zip((p.arg for p in parameters), member.args, strict=False))
     given.update({k.arg: k.value for k in member.keywords if k.arg})
     own = {arg for arg, value in given.items() if dotted(value) == name}
-    if callee.parent is function and name not in callee.bindings:
+    if callee.parent is function and name.partition(".")[0] not in callee.bindings:
         own.add(name)  # a function inside this one, which sees the session
-    return any(_awaits_on(each, own) for each in callee.calls)
+    return own
+
+
+def _takes_turns(program: Program, callee: Function) -> bool:
+    """Whether a lock lets one at a time through."""
+    entered = (program.symbols.resolve(each, callee) for each in callee.contexts)
+    return any(isinstance(each, Resource) and each.made_by == "asyncio.Lock" for each in entered)
 
 
 def _awaits_on(call: Call, names: set[str]) -> bool:
-    first = (dotted(call.node.func) or "").partition(".")[0]
+    path = dotted(call.node.func) or ""
     passed = any(dotted(argument) in names for argument in call.node.args)
-    return call.awaited and (first in names or passed)
+    return call.awaited and (passed or any(path.startswith(f"{name}.") for name in names))

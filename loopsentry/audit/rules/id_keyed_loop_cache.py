@@ -60,19 +60,27 @@ def _holds(node: ast.expr, identities: set[int], names: set[str]) -> bool:
 
 def _is_key(function: Function, identities: set[int], names: set[str]) -> bool:
     """Whether an identity is looked up, or stored by; in a log line it does no harm."""
+    key: ast.expr | None
     for node in ast.walk(function.node):
         match node:
             case ast.Subscript(slice=key):
                 pass
             case ast.Compare(left=key, ops=[ast.In() | ast.NotIn()]):
                 pass
+            case ast.Compare(left=left, ops=[ast.Eq() | ast.NotEq()], comparators=[right]):
+                key = left if _is_kept(right) else right if _is_kept(left) else None
             case ast.Call(func=ast.Attribute(attr=attr), args=[key, *_]) if attr in _LOOKUPS:
                 pass
             case _:
                 continue
-        if _holds(key, identities, names):
+        if key is not None and _holds(key, identities, names):
             return True
     return False
+
+
+def _is_kept(node: ast.expr) -> bool:
+    """Whether an expression is an attribute: what outlives the call."""
+    return isinstance(node, ast.Attribute)
 
 
 def _finding(program: Program, function: Function, call: Call) -> Finding:

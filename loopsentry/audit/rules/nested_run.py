@@ -23,7 +23,7 @@ CODE = "LSA102"
 NAME = "nested-run"
 
 #: Who asks whether a loop runs knows what it does; nest_asyncio allows it.
-_GUARDS = frozenset({"get_running_loop", "_get_running_loop", "is_running", "get_event_loop"})
+_GUARDS = frozenset({"get_running_loop", "_get_running_loop", "is_running"})
 
 
 def find(program: Program) -> Iterator[Finding]:
@@ -34,6 +34,8 @@ def find(program: Program) -> Iterator[Finding]:
         function = start.call.function
         # One inside a decorator runs where the decorated function is called.
         if is_test(start.function) or function is not start.function:
+            continue
+        if start.call.deferred or start.elsewhere:
             continue
         if any(_is_guarded(each) for each in (function, *start.through)):
             continue
@@ -58,8 +60,9 @@ def _above(program: Program, start: Start) -> tuple[Certainty, list[Step]] | Non
 
 
 def _is_guarded(function: Function) -> bool:
-    calls = (dotted(call.node.func) or "" for call in function.calls)
-    return any(name.rpartition(".")[2] in _GUARDS for name in calls)
+    names = {(dotted(call.node.func) or "").rpartition(".")[2] for call in function.calls}
+    # A coroutine that asks for its running loop is not asking whether there is one.
+    return bool(names & ({"is_running"} if function.asynchronous else _GUARDS))
 
 
 def _finding(program: Program, start: Start, certainty: Certainty, chain: list[Step]) -> Finding:
