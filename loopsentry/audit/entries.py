@@ -47,6 +47,7 @@ ROUTES = frozenset(
         "CommandHandler",
         "MessageHandler",
         "CallbackQueryHandler",
+        *("path", "re_path"),
         "add_get",
         "add_post",
     }
@@ -54,18 +55,26 @@ ROUTES = frozenset(
 _MAPS = frozenset(f"{pool}().map" for pool in THREAD_POOLS | PROCESS_POOLS)
 #: Methods that a framework calls, by the last part of a base class's name.
 METHODS = {
-    "Task": ("run", "task"),
-    "BaseTask": ("run", "task"),
-    "BaseCommand": ("handle", "command"),
-    "AppCommand": ("handle_app_config", "command"),
-    "Thread": ("run", "thread"),
-    "MethodView": ("get", "handler"),
+    **dict.fromkeys(("Task", "BaseTask"), (frozenset({"run"}), "task")),
+    "BaseCommand": (frozenset({"handle"}), "command"),
+    "AppCommand": (frozenset({"handle_app_config"}), "command"),
+    "Thread": (frozenset({"run"}), "thread"),
+    **dict.fromkeys(
+        ("View", "MethodView", "APIView", "GenericAPIView", "Resource", "HTTPEndpoint"),
+        (frozenset({"get", "post", "put", "patch", "delete", "dispatch"}), "handler"),
+    ),
+    **dict.fromkeys(
+        ("ViewSet", "GenericViewSet", "ModelViewSet"),
+        (frozenset({"list", "create", "retrieve", "update", "destroy"}), "handler"),
+    ),
 }
+#: A base class whose methods of a prefix are called again and again.
+_SHELL = ("Cmd", "do_")
 _CLOUD = frozenset({"http", "cloud_event"})
 #: Parameters of a function of a serverless platform, which a warm process calls many times.
 _EVENTS = frozenset({"event", "evt", "events"})
 _CONTEXTS = frozenset({"context", "ctx", "lambda_context"})
-MANY = frozenset({"task", "handler", "thread", "process", "job", "invocation", "rerun"})
+MANY = frozenset({"task", "handler", "thread", "process", "job", "invocation", "rerun", "callback"})
 ONCE = frozenset({"command", "main", "script"})
 
 
@@ -94,14 +103,20 @@ class Entries:
         kind = next((kind for kind, names in kinds if name in names), None)
         if name == "map" and self._outside(call.node.func, call) in _MAPS:
             kind = "thread"
+        called = [k.value for k in call.node.keywords if k.arg in _CALLBACKS]
+        if kind is None and called:
+            self._pass(called, "callback", call.function)
         if kind is None:
             return
         given = [*call.node.args, *(k.value for k in call.node.keywords if k.arg in _TARGETS)]
         if kind == "thread" and self._is_in_processes(call):
             kind = "process"
+        self._pass(given, kind, call.function)
+
+    def _pass(self, given: list[ast.expr], kind: str, scope: Function) -> None:
         for argument in given:
             if isinstance(argument, (ast.Name, ast.Attribute)):
-                found = self.symbols.resolve(argument, call.function)
+                found = self.symbols.resolve(argument, scope)
                 if isinstance(found, Function):
                     self._passed.setdefault(found, kind)
 
@@ -157,6 +172,7 @@ class Entries:
 
 
 _INVOKED_WITH = 2
+_CALLBACKS = frozenset({"on_message_callback", "on_message", "fn"})
 _TARGETS = ("target", "func", "function", "endpoint", "view_func")
 
 
@@ -168,9 +184,12 @@ def _kind_of_signature(function: Function) -> str | None:
             return "invocation"
         return None
     for base in function.owner.node.bases:
-        method, kind = METHODS.get((dotted(base) or "").rpartition(".")[2], ("", ""))
-        if function.name == method:
+        name = (dotted(base) or "").rpartition(".")[2]
+        methods, kind = METHODS.get(name, (frozenset[str](), ""))
+        if function.name in methods:
             return kind
+        if name == _SHELL[0] and function.name.startswith(_SHELL[1]):
+            return "rerun"
     return None
 
 

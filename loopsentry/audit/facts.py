@@ -13,6 +13,7 @@ Arm = tuple[int, int, bool]
 #: A key, the value stored under it, and whether a branch decides about it.
 Stored = tuple[ast.expr, ast.expr, bool]
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
+_EXITS = frozenset({"sys.exit", "exit", "quit", "os._exit", "os.execv", "os.execvp"})
 _LEAVES = (ast.Return, ast.Raise, ast.Continue, ast.Break)
 
 
@@ -61,6 +62,7 @@ class Function:
         loads: names and dotted names read, with their nodes.
         inner: functions and classes defined in it.
         imports: names that imports in it bind, as dotted names; relative ones begin with dots.
+        stars: modules of which everything is imported.
         shared: names declared `global` or `nonlocal`.
         returned: what it returns or yields.
         generates: whether it yields.
@@ -80,6 +82,7 @@ class Function:
     loads: list[ast.expr] = field(default_factory=list)
     inner: dict[str, Function | Class] = field(default_factory=dict)
     imports: dict[str, str] = field(default_factory=dict)
+    stars: list[str] = field(default_factory=list)
     shared: set[str] = field(default_factory=set)
     returned: list[ast.expr] = field(default_factory=list)
     generates: bool = False
@@ -97,10 +100,14 @@ class Function:
         return getattr(self.node, "lineno", 1)
 
     @property
+    def decorations(self) -> list[ast.expr]:
+        """What decorates it, as it is written."""
+        return getattr(self.node, "decorator_list", [])
+
+    @property
     def decorators(self) -> list[ast.expr]:
         """What decorates it, without the arguments that a decorator is given."""
-        given = getattr(self.node, "decorator_list", ())
-        return [each.func if isinstance(each, ast.Call) else each for each in given]
+        return [each.func if isinstance(each, ast.Call) else each for each in self.decorations]
 
     @property
     def parameters(self) -> list[ast.arg]:
@@ -277,7 +284,7 @@ class _Reader:
     def _branch(self, node: ast.stmt, arms: list[list[ast.stmt]], *, main: bool = False) -> None:
         before, guarded = self.arms, self.guarded
         for number, body in enumerate(arms):
-            leaves = bool(body) and isinstance(body[-1], _LEAVES)
+            leaves = bool(body) and _leaves(body[-1])
             self.arms = (*before, (id(node), number, leaves))
             self.guarded = guarded or (main and number == 0)
             self.read(body)
@@ -314,6 +321,9 @@ class _Reader:
             return
         base = "." * node.level + (node.module or "")
         for alias in node.names:
+            if alias.name == "*":
+                self.function.stars.append(base)
+                continue
             joint = "" if base.endswith(".") else "."
             bound[alias.asname or alias.name] = f"{base}{joint}{alias.name}"
 
@@ -346,7 +356,7 @@ class _Reader:
         owner = method.owner if method is not None else None
         if method is None or owner is None or not method.parameters:
             return
-        if holder in (method.parameters[0].arg, "cls"):
+        if holder in (method.parameters[0].arg, "cls", owner.name):
             owner.attributes.setdefault(name, []).append((self.function, value))
 
     # expressions ---------------------------------------------------------------------------
@@ -400,6 +410,14 @@ def _expressions(node: ast.AST) -> Iterator[ast.expr]:
     else:
         for child in ast.iter_child_nodes(node):
             yield from _expressions(child)
+
+
+def _leaves(statement: ast.stmt) -> bool:
+    """Whether nothing after a statement runs: a return, a raise, the end of the process."""
+    if isinstance(statement, _LEAVES):
+        return True
+    call = statement.value if isinstance(statement, ast.Expr) else None
+    return isinstance(call, ast.Call) and dotted(call.func) in _EXITS
 
 
 def is_state(node: ast.expr) -> bool:

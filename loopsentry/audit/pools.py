@@ -3,29 +3,59 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from .facts import Function, dotted
 from .flows import argument_of
 from .names import LOOPS, OWN_POOLS, TOLERANT
 
+_DEEP = 4
+_COMPARES = (ast.Is, ast.IsNot, ast.Eq, ast.NotEq)
+
 if TYPE_CHECKING:
     from .symbols import Resource, Symbols
 
 
-def is_tolerant(node: ast.Call, scope: Function) -> bool:
+def is_tolerant(symbols: Symbols, node: ast.Call, scope: Function) -> bool:
     """Whether the URL, where it is written out, names a driver that is bound to no loop."""
-    given = node.args[:1]
-    name = dotted(given[0]) if given else None
-    homes = (scope.bindings, scope.module.body.bindings)
-    values = [*given, *(v for home in homes for v in home.get(name or "", ()))]
-    texts = (
-        each.value
-        for value in values
-        for each in ast.walk(value)
-        if isinstance(each, ast.Constant) and isinstance(each.value, str)
-    )
-    return any(driver in text for text in texts for driver in TOLERANT)
+    texts = [text for each in node.args[:1] for text in _texts(symbols, each, scope, _DEEP)]
+    bound = any("+asyncpg" in text for text in texts)
+    return not bound and any(driver in text for text in texts for driver in TOLERANT)
+
+
+def _texts(symbols: Symbols, node: ast.expr, scope: Function, deep: int) -> Iterator[str]:
+    """The texts that an expression is made of, also where a variable, or settings, hold them."""
+    for each in ast.walk(node):
+        if isinstance(each, ast.Constant) and isinstance(each.value, str):
+            yield each.value
+        elif isinstance(each, (ast.Name, ast.Attribute)) and deep:
+            for value, home in _values(symbols, each, scope):
+                yield from _texts(symbols, value, home, deep - 1)
+
+
+def _values(
+    symbols: Symbols, node: ast.Name | ast.Attribute, scope: Function
+) -> Iterator[tuple[ast.expr, Function]]:
+    """What is assigned to a variable, or as a class's default to an attribute."""
+    if isinstance(node, ast.Attribute):
+        holder = symbols.resolve(node.value, scope)
+        kind = symbols.class_of(holder)
+        for each in symbols.lineage(kind) if kind is not None else ():
+            yield from ((value, each.body) for value in each.bindings.get(node.attr, ()))
+        return
+    around: Function | None = scope
+    while around is not None:
+        if node.id in around.bindings:
+            yield from ((value, around) for value in around.bindings[node.id])
+            return
+        if node.id in around.imports:
+            found = symbols.module_of(around.imports[node.id], around.module)
+            if found is not None:
+                body = found[0].body
+                yield from ((value, body) for value in body.bindings.get(found[1], ()))
+            return
+        around = around.parent
 
 
 def is_pooled(symbols: Symbols, node: ast.Call, scope: Function) -> bool | None:
@@ -57,15 +87,24 @@ def _is_made_for_a_loop(symbols: Symbols, scope: Function) -> bool:
     """Whether a function makes an object anew where another loop runs than before."""
     if scope.parent is None:
         return False
-    compared = {
-        each.id
-        for node in ast.walk(scope.node)
-        if isinstance(node, ast.Compare) and isinstance(node.ops[0], (ast.Is, ast.IsNot))
-        for each in (node.left, *node.comparators)
-        if isinstance(each, ast.Name)
-    }
-    values = (value for name in compared for value in scope.bindings.get(name, ()))
-    return any(symbols.outside(value, scope) in LOOPS for value in values)
+    for node in ast.walk(scope.node):
+        if isinstance(node, ast.Compare) and isinstance(node.ops[0], _COMPARES):
+            sides = (node.left, *node.comparators)
+            constant = any(isinstance(each, ast.Constant) for each in sides)
+            if not constant and any(_is_loop(symbols, each, scope) for each in sides):
+                return True
+    return False
+
+
+def _is_loop(symbols: Symbols, node: ast.expr, scope: Function) -> bool:
+    """Whether an expression is the running loop, or its identity."""
+    values = scope.bindings.get(node.id, ()) if isinstance(node, ast.Name) else (node,)
+    for value in values:
+        if isinstance(value, ast.Call) and dotted(value.func) == "id" and value.args:
+            return _is_loop(symbols, value.args[0], scope)
+        if isinstance(value, ast.Call) and symbols.outside(value, scope) in LOOPS:
+            return True
+    return False
 
 
 def _is_in_process(symbols: Symbols, node: ast.expr, scope: Function) -> bool:

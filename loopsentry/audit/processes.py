@@ -26,7 +26,8 @@ _WORDS = {
     "process": "a function that each process of a pool runs many times",
     "job": "a scheduled job, which runs many times",
     "invocation": "called by a serverless platform, many times in a warm process",
-    "rerun": "run again by Streamlit for each interaction",
+    "rerun": "run again for each interaction",
+    "callback": "a callback, which may be called many times",
 }
 _EXACT = frozenset({"task", "job", "invocation", "rerun"})
 DEEP = 6
@@ -160,7 +161,7 @@ def _many(program: Program, suspects: Suspects) -> Iterator[Meeting]:
                 yield Meeting(start, engine, "likely", why, "many")
             continue
         for chain in program.reach.up(start.function, DEEP):
-            kind = program.entries.kind(chain[0][0])
+            kind = program.kind(chain[0][0])
             if kind not in MANY:
                 continue
             near = len(chain) <= NEAR and kind in _EXACT
@@ -174,7 +175,7 @@ def _many(program: Program, suspects: Suspects) -> Iterator[Meeting]:
 def _sequences(program: Program, suspects: Suspects) -> Iterator[Meeting]:
     """Two starts, or a start and a server, one after the other in one process."""
     for entry in program.functions:
-        if program.entries.kind(entry) not in ONCE:
+        if program.kind(entry) not in ONCE:
             continue
         yield from _imported(program, suspects, entry)
         for first, second in find_pairs(program, entry):
@@ -207,7 +208,7 @@ def _imported(program: Program, suspects: Suspects, entry: Function) -> Iterator
 
 
 def _has_handlers(program: Program, body: Function) -> bool:
-    return any(program.entries.kind(each) == "handler" for each in body.module.functions())
+    return any(program.kind(each) == "handler" for each in body.module.functions())
 
 
 def _pair(
@@ -230,7 +231,7 @@ def _pair(
 def _unreached(program: Program, suspects: Suspects) -> Iterator[Meeting]:
     """Starts that nothing in the tree calls: they are used from elsewhere, or not at all."""
     for start, engines in suspects.items():
-        kinds = {program.entries.kind(c[0][0]) for c in program.reach.up(start.function, DEEP)}
+        kinds = {program.kind(c[0][0]) for c in program.reach.up(start.function, DEEP)}
         if not kinds - {None}:
             for engine in engines:
                 why = "nothing in this tree calls it, so how often it runs is not known"

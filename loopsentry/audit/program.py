@@ -48,6 +48,13 @@ class Program:
         self._serving: dict[Start, bool] = {}
         self._served: set[Resource] | None = None
 
+    def kind(self, function: Function) -> str | None:
+        """What calls a function from outside; of a decorated one, what calls its wrapper."""
+        kind = self.entries.kind(function)
+        if kind is None and function in self.decorated:
+            kind = self.entries.kind(self.decorated[function].call.function)
+        return kind
+
     def reached_by(self, start: Start) -> Reached:
         """What a start's coroutines come to use, its helpers' inner functions too."""
         inner = (f for helper in start.through for f in helper.inner.values())

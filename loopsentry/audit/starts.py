@@ -123,7 +123,8 @@ class Starts:
             if not function.asynchronous:
                 continue
             scope = function.parent or function.module.body
-            for node in getattr(function.node, "decorator_list", ()):
+            for node in function.decorations:
+                yield from self._of_base(node, function)
                 plain = node.func if isinstance(node, ast.Call) else node
                 name = self.symbols.outside(plain, scope)
                 if name in BRIDGES or name.startswith(BRIDGING_APPS):
@@ -131,6 +132,20 @@ class Starts:
                     call = made or self.symbols.make_call(plain, [], plain)
                     begun = Call(call, scope, repeated=False, arms=(), final=False)
                     yield Start(begun, function, function.line, (function,), kept=False)
+
+    def _of_base(self, node: ast.expr, function: Function) -> Iterator[Start]:
+        """Asynchronous tasks whose base class runs them: `@app.task(base=AsyncTask)`."""
+        for keyword in node.keywords if isinstance(node, ast.Call) else ():
+            kind = self.symbols.resolve(keyword.value, function.module.body)
+            if keyword.arg != "base" or not isinstance(kind, Class):
+                continue
+            for method in (m for each in self.symbols.lineage(kind) for m in each.methods.values()):
+                for call in method.calls:
+                    name = self.symbols.outside(call.node.func, method)
+                    if name in RUNNERS or name in KEPT:
+                        kept = name in KEPT or self._is_kept(call)
+                        yield Start(call, function, function.line, (function,), kept)
+                        return
 
     def _submitted(self) -> Iterator[tuple[Call, ast.expr, bool]]:
         """Runners handed to a thread with their coroutine: `submit(asyncio.run, work())`."""
@@ -213,13 +228,19 @@ class Starts:
         """The asynchronous functions that a decorator turns into starts."""
         if call.function is decorator:
             return
+        names = {decorator.name, decorator.parent.name if decorator.parent else ""}
         for function in self.functions:
-            for plain in function.decorators:
-                if function.asynchronous and last_name(plain) == decorator.name:
-                    found = self.symbols.resolve(plain, function.parent or function.module.body)
-                    if found is decorator:
-                        inner = (decorator, *through)
-                        yield Start(call, function, function.line, (function,), kept, inner)
+            for node in function.decorations if function.asynchronous else ():
+                plain = node.func if isinstance(node, ast.Call) else node
+                if last_name(plain) not in names:
+                    continue
+                scope = function.parent or function.module.body
+                # `@decorate(…)` is decorated by what the call returns, `@decorate` by itself.
+                made = self.symbols.value(node, scope, ("", False))
+                if decorator in (made, self.symbols.resolve(plain, scope)):
+                    inner = (decorator, *through)
+                    yield Start(call, function, function.line, (function,), kept, inner)
+                    break
 
     # coroutines ----------------------------------------------------------------------------
 

@@ -126,6 +126,12 @@ class Symbols:
         found = self.value(node, scope, _LOCAL)
         return found.kind if isinstance(found, Instance) else None
 
+    def class_of(self, symbol: Symbol) -> Class | None:
+        """The class that something is, or is an object of."""
+        if isinstance(symbol, Instance):
+            return symbol.kind
+        return symbol if isinstance(symbol, Class) else None
+
     def is_object(self, symbol: Symbol) -> bool:
         """Whether it is worth following: an object that binds to a loop, or may hold one."""
         return isinstance(symbol, (Resource, Instance, Function))
@@ -157,7 +163,7 @@ class Symbols:
             return self._imported(scope.imports[name], scope.module)
         if scope.parent is None:
             if name not in scope.bindings and not self._is_filled(name, scope.module):
-                return None if name not in _BUILTINS else Outside(name)
+                return self._starred(name, scope) or self._builtin(name)
             return self.variable(scope.module, name)
         if name in scope.shared:
             return _UNKNOWN
@@ -170,6 +176,20 @@ class Symbols:
             holder = (name, isinstance(scope.node, ast.ClassDef))
             return self._first(scope.bindings[name], scope, holder)
         return _UNKNOWN
+
+    def _starred(self, name: str, body: Function) -> Symbol:
+        """What a module has of another by `from other import *`, the last import first."""
+        key = ("star", id(body), name)
+        if key not in self._known:
+            self._known[key] = None  # while a cycle is open
+            homes = (self.project.find(each, body.module) for each in reversed(body.stars))
+            found = (self._of_module(home, name) for home in homes if home is not None)
+            hidden = name.startswith("_")
+            self._known[key] = None if hidden else next((f for f in found if f is not None), None)
+        return self._known[key]
+
+    def _builtin(self, name: str) -> Symbol:
+        return Outside(name) if name in _BUILTINS else None
 
     def _parameter(self, parameter: ast.arg, scope: Function) -> Symbol:
         first = scope.parameters and scope.parameters[0] is parameter
@@ -272,11 +292,13 @@ class Symbols:
         for each in self.lineage(kind):
             if name in each.methods:
                 return each.methods[name]
-            if name in each.bindings:
-                return self._first(each.bindings[name], each.body, (name, True))
+            found = self._first(each.bindings.get(name, ()), each.body, (name, True))
+            if found is not None:
+                return found
             if name in each.attributes:
-                holder = (name, self.flows.is_shared(kind))
-                values = (self.value(v, m, holder) for m, v in each.attributes[name])
+                kept = self.flows.is_shared(kind)
+                stored = each.attributes[name]
+                values = (self.value(v, m, (name, kept or _is_of_class(m))) for m, v in stored)
                 found = next((value for value in values if value is not None), None)
                 if found is not None:
                     return found
@@ -368,7 +390,7 @@ class Symbols:
         if made is None:
             made = Resource(kind, holder[0], scope.module, node.lineno, holder[1])
             made.pooled = is_pooled(self, node, scope)
-            made.tolerant = is_tolerant(node, scope)
+            made.tolerant = is_tolerant(self, node, scope)
             made.made_by = name
             made.maker = scope
             made.late = scope.parent is not None and scope.name != "__init__"
@@ -442,6 +464,12 @@ def _plain(annotation: ast.expr) -> ast.expr:
                 annotation = inner.elts[0] if isinstance(inner, ast.Tuple) else inner
             case _:
                 return annotation
+
+
+def _is_of_class(function: Function) -> bool:
+    """Whether a method has its class, and no object: what it assigns, the class keeps."""
+    names = {dotted(each) for each in function.decorators}
+    return bool(names & {"classmethod", "staticmethod"})
 
 
 def _is_static(function: Function) -> bool:

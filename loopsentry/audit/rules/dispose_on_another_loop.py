@@ -68,7 +68,7 @@ def _afterwards(program: Program, enders: Suspects, users: Suspects) -> Iterator
     """Runs that dispose after another run, or after a server, in one process."""
     homes = {start.function for start in enders}
     for entry in program.functions:
-        if is_test(entry) or not (entry in homes or program.entries.kind(entry)):
+        if is_test(entry) or not (entry in homes or program.kind(entry)):
             continue
         for first, second in find_pairs(program, entry):
             if second.start is None or second.start not in enders:
@@ -107,7 +107,7 @@ def _at_exit(program: Program, enders: Suspects, users: Suspects) -> Iterator[La
 def _registered(program: Program) -> Iterator[Function]:
     """The functions that run when a process ends."""
     for function in program.functions:
-        for node in getattr(function.node, "decorator_list", ()):
+        for node in function.decorations:
             if _is_ending(program, node, function):
                 yield function
         for call in function.calls:

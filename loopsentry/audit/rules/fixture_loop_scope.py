@@ -103,7 +103,7 @@ def find(program: Program) -> Iterator[Finding]:
 
 def _fixture_call(program: Program, function: Function) -> tuple[str, ast.expr] | None:
     """The decorator that makes a fixture of a function, and its name after imports."""
-    for node in getattr(function.node, "decorator_list", ()):
+    for node in function.decorations:
         plain = node.func if isinstance(node, ast.Call) else node
         found = program.symbols.resolve(plain, function.parent or function.module.body)
         if isinstance(found, Outside) and found.name in _FIXTURES:
@@ -188,7 +188,7 @@ def _is_test(program: Program, function: Function, plugin: Plugin) -> bool:
 def _marks(program: Program, function: Function) -> list[ast.expr]:
     """The marks of pytest-asyncio on a test, its class and its module, the nearest first."""
     scope = function.module.body
-    nodes = [*getattr(function.node, "decorator_list", ())]
+    nodes = [*function.decorations]
     owner: Class | None = function.owner
     if owner is not None:
         nodes += owner.node.decorator_list
@@ -256,7 +256,7 @@ def _loops_as_long(program: Program, function: Function, fixture: Fixture, plugi
 
 
 def _used_by_mark(test: Function) -> Iterator[str]:
-    for node in getattr(test.node, "decorator_list", ()):
+    for node in test.decorations:
         if isinstance(node, ast.Call) and last_name(node.func) == "usefixtures":
             yield from (str(a.value) for a in node.args if isinstance(a, ast.Constant))
 

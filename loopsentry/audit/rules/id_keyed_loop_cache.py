@@ -68,7 +68,8 @@ def _is_key(function: Function, identities: set[int], names: set[str]) -> bool:
             case ast.Compare(left=key, ops=[ast.In() | ast.NotIn()]):
                 pass
             case ast.Compare(left=left, ops=[ast.Eq() | ast.NotEq()], comparators=[right]):
-                key = left if _is_kept(right) else right if _is_kept(left) else None
+                kept = _is_kept(function, right), _is_kept(function, left)
+                key = left if kept[0] else right if kept[1] else None
             case ast.Call(func=ast.Attribute(attr=attr), args=[key, *_]) if attr in _LOOKUPS:
                 pass
             case _:
@@ -78,9 +79,11 @@ def _is_key(function: Function, identities: set[int], names: set[str]) -> bool:
     return False
 
 
-def _is_kept(node: ast.expr) -> bool:
-    """Whether an expression is an attribute: what outlives the call."""
-    return isinstance(node, ast.Attribute)
+def _is_kept(function: Function, node: ast.expr) -> bool:
+    """Whether an expression is an attribute, or a variable of the module: it outlives the call."""
+    return isinstance(node, ast.Attribute) or (
+        isinstance(node, ast.Name) and node.id in function.shared
+    )
 
 
 def _finding(program: Program, function: Function, call: Call) -> Finding:

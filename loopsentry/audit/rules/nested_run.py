@@ -10,6 +10,7 @@ from its asynchronous twin, or run in a thread.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 
 from loopsentry.audit.entries import is_test
@@ -23,6 +24,8 @@ CODE = "LSA102"
 NAME = "nested-run"
 
 #: Who asks whether a loop runs knows what it does; nest_asyncio allows it.
+_ELSEWHERE = ("thread", "process")
+_DEEP = 4
 _GUARDS = frozenset({"get_running_loop", "_get_running_loop", "is_running"})
 
 
@@ -51,11 +54,26 @@ def _above(program: Program, start: Start) -> tuple[Certainty, list[Step]] | Non
     here = (function, start.line)
     if function.asynchronous:
         return "proven", [here]
-    if program.entries.kind(function) == "thread":
+    if program.kind(function) == "thread":
         return None
-    for caller, call in program.reach.calls_of(function):
-        if caller.asynchronous and not is_test(caller) and not _is_guarded(caller):
-            return "likely", [(caller, call.line), here]
+    return _coroutine_above(program, [here])
+
+
+def _coroutine_above(program: Program, here: list[Step]) -> tuple[Certainty, list[Step]] | None:
+    """The nearest coroutine that comes to call a function, through calls alone."""
+    waiting, seen = deque([here]), {here[0][0]}
+    while waiting:
+        way = waiting.popleft()
+        for caller, call in program.reach.calls_of(way[0][0]):
+            if caller in seen or call.deferred or is_test(caller) or _is_guarded(caller):
+                continue
+            seen.add(caller)
+            longer = [(caller, call.line), *way]
+            if caller.asynchronous and caller not in program.decorated:
+                return "likely", longer
+            inside = not caller.asynchronous and caller.parent is not None
+            if inside and len(longer) <= _DEEP and program.kind(caller) not in _ELSEWHERE:
+                waiting.append(longer)
     return None
 
 
