@@ -94,7 +94,11 @@ def explain(topic: str | None) -> None:
 @cli.command()
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
-    "--format", "how", type=click.Choice(["text", "concise", "json", "github"]), default="text"
+    "--format",
+    "how",
+    type=click.Choice(["text", "concise", "json", "github", "sarif"]),
+    default="text",
+    show_default=True,
 )
 @click.option(
     "--min-certainty",
@@ -103,29 +107,29 @@ def explain(topic: str | None) -> None:
     help="the least certain findings to report",
 )
 @click.option("--why-silent", metavar="FILE:LINE", help="say why a start of a loop is no finding")
+@click.option(
+    "--baseline",
+    type=click.Path(path_type=Path),
+    help="a file of findings that are accepted; only others count",
+)
+@click.option("--write-baseline", is_flag=True, help="accept all findings: write the baseline")
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="write the report there, not to the terminal"
+)
 @click.option("--exit-zero", is_flag=True, help="exit with 0 also where something was found")
-def audit(
-    paths: tuple[Path, ...], how: str, min_certainty: str, why_silent: str | None, exit_zero: bool
-) -> None:
+def audit(paths: tuple[Path, ...], **options: Any) -> None:
     """Find event loops that reach one shared engine, pool or client, in source.
 
     Nothing is imported or run. The exit status is 0 for a clean project, 1 where something was
     found, 2 for an error.
     """
-    from .audit.auditor import AuditError, explain_silence, select
-    from .audit.auditor import audit as audit_source
-    from .audit.reports import render
+    from .audit.command import AuditError, run_audit
 
     try:
-        found = audit_source(paths or (Path(),))
-        if why_silent is not None:
-            click.echo(explain_silence(found, why_silent))
-            return
+        found = run_audit(paths or (Path(),), **options)
     except AuditError as exc:
         raise click.UsageError(str(exc)) from None
-    told = select(found, min_certainty)
-    click.echo(render(told, how), nl=False)
-    if told.findings and not exit_zero:
+    if found and not options["exit_zero"]:
         raise SystemExit(1)
 
 

@@ -40,7 +40,10 @@ def explain(topic: str | None = None) -> str:
     for rule in rules:
         if wanted in (rule.CODE.lower(), rule.NAME):
             title, text = _parts(rule)
-            return f"# {rule.CODE} {rule.NAME}\n\n*{title}*\n\n{text}\n"
+            parts = [f"# {rule.CODE} {rule.NAME}", f"*{title}*", text]
+            parts += ["## A program that fails", f"```python\n{rule.BROKEN}```"]
+            parts += ["## The same program, cured", f"```python\n{rule.CURED}```"]
+            return "\n\n".join(parts) + "\n"
     coded = (*(cause.code for cause in causes), *(rule.CODE for rule in rules))
     names = ", ".join([*coded, *(fix.id for fix in fixes)])
     raise UnknownTopicError(f"nothing is called {topic!r}; there are {names}")

@@ -113,7 +113,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "cli": frozenset(
         {"audit", "installation", "program", "explanation", "demo", "model", "report", "_safely"}
     ),
-    "audit": frozenset({"model"}),
+    "audit": frozenset({"model", "catalog"}),
     "__main__": frozenset({"cli"}),
     "__init__": frozenset(
         {"asgi", "explanation", "installation", "mismatch", "model", "pool", "session"}

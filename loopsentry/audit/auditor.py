@@ -73,6 +73,7 @@ def _audit(root: Path, paths: list[Path], settings: Settings) -> Audit:
     found = [each for each in everything if settings.wants(each.code, each.file)]
     shared = {id(r) for r in program.symbols.resources() if r.shared}
     return Audit(
+        root=root,
         findings=sorted(_without_noqa(program, found), key=_order),
         silences=sorted(program.silences, key=lambda each: (each.file, each.line)),
         skipped=[(each.file, each.reason, each.newer) for each in program.project.skipped],
@@ -112,13 +113,20 @@ def _order(finding: Finding) -> tuple[int, str, str, int]:
 
 
 def _without_noqa(program: Program, findings: Iterable[Finding]) -> Iterable[Finding]:
-    """The findings that no `# noqa: CODE` on their line silences."""
+    """The findings that no `# noqa: CODE` on their line, or on their object's, silences."""
     lines = {program.project.relative(m.path): m.lines for m in program.project.modules}
     for finding in findings:
-        line = lines[finding.file][finding.line - 1 : finding.line]
-        comment = line[0].partition("# noqa")[2] if line else ""
-        if not line or "# noqa" not in line[0] or (":" in comment and finding.code not in comment):
+        thing = finding.object
+        places = [(finding.file, finding.line), *([(thing.file, thing.line)] if thing else [])]
+        texts = (text for file, line in places for text in lines[file][line - 1 : line])
+        if not any(_excuses(text, finding.code) for text in texts):
             yield finding
+
+
+def _excuses(text: str, code: str) -> bool:
+    """Whether a line's comment takes out a code, or all codes."""
+    _, found, codes = text.partition("# noqa")
+    return bool(found) and (not codes.lstrip().startswith(":") or code in codes)
 
 
 def _common_root(paths: list[Path]) -> Path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 Certainty = Literal["proven", "likely", "latent"]
@@ -55,9 +57,11 @@ class Finding:
         line: likewise.
         message: what is wrong, in one line.
         chain: the way from the entry over the start to the object.
+        other: the way of the other loop to the object; empty where it is the same way again.
         object: the object at which the loops meet.
         reason: why it is as certain as it is.
         fixes: names of the cures, the first that fits first.
+        accepted: whether a baseline holds it.
     """
 
     code: str
@@ -67,9 +71,19 @@ class Finding:
     line: int
     message: str
     chain: tuple[Link, ...] = ()
+    other: tuple[Link, ...] = ()
     object: Thing | None = None
     reason: str = ""
     fixes: tuple[str, ...] = ()
+    accepted: bool = False
+
+    @property
+    def key(self) -> str:
+        """What stays the same when lines move: the code, the way through functions, the object."""
+        way = ">".join(f"{link.file}:{link.function}" for link in self.chain)
+        thing = f"{self.object.file}:{self.object.name}" if self.object is not None else ""
+        text = f"{self.code}|{self.file}|{way}|{thing}"
+        return hashlib.blake2b(text.encode(errors="replace"), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +108,7 @@ class Audit:
     """All that one audit comes to.
 
     Attributes:
+        root: the audited folder.
         findings: the mistakes, the most certain first.
         silences: the starts about which nothing is said, and why.
         skipped: files that were not read: their path, the reason, and whether a newer Python may.
@@ -103,6 +118,7 @@ class Audit:
         resources: how many shared objects bind to loops.
     """
 
+    root: Path = Path()
     findings: list[Finding] = field(default_factory=list)
     silences: list[Silence] = field(default_factory=list)
     skipped: list[tuple[str, str, bool]] = field(default_factory=list)

@@ -46,6 +46,7 @@ class Meeting:
         reason: why.
         how: "many" runs of one entry, "twice" in a row, or a "server" afterwards.
         above: the calls on the way to the start, from the entry.
+        other: the way of the other loop to the object; empty where it is the same one.
     """
 
     start: Start
@@ -54,6 +55,7 @@ class Meeting:
     reason: str
     how: Literal["many", "twice", "server"]
     above: tuple[Step, ...] = ()
+    other: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,8 @@ def _handed_on(program: Program, suspects: Suspects) -> Iterator[Meeting]:
                 given = engine in earlier or engine.origin in earlier
                 if given and not engine.shared and not _makes(program, second.start, engine):
                     why = f"the loop started in line {first.start.line} used it before"
-                    yield Meeting(second.start, engine, "proven", why, "twice")
+                    other = tuple(_way_of(program, first.start, engine))
+                    yield Meeting(second.start, engine, "proven", why, "twice", (), other)
         yield from _handed_to_many(suspects, home)
 
 
@@ -114,6 +117,14 @@ def _handed_to_many(suspects: Suspects, home: Function) -> Iterator[Meeting]:
             if engine.maker is home and not engine.shared and engine.line in once:
                 why = "the start stands in the body of a loop"
                 yield Meeting(start, engine, "proven", why, "twice")
+
+
+def _way_of(program: Program, start: Start, engine: Resource) -> list[Step]:
+    """The way from a start to the use of an object."""
+    reached = program.reached_by(start)
+    used = engine if engine in reached.uses else engine.origin
+    down = reached.chain_to(used) if used is not None and used in reached.uses else []
+    return [(start.function, start.line), *(s for s in down if s[0] is not start.function)]
 
 
 def _makes(program: Program, start: Start, engine: Resource) -> bool:
@@ -204,7 +215,8 @@ def _imported(program: Program, suspects: Suspects, entry: Function) -> Iterator
         for engine in suspects[start]:
             if engine in program.served():
                 why = "it runs when the server imports this module, and its handlers use it too"
-                yield Meeting(start, engine, "likely", why, "server")
+                other = tuple(program.way_of_handlers(engine))
+                yield Meeting(start, engine, "likely", why, "server", (), other)
 
 
 def _has_handlers(program: Program, body: Function) -> bool:
@@ -221,11 +233,13 @@ def _pair(
         if second.start is None or program.serves(second.start):
             if engine in program.served() and not serves_elsewhere(second.call):
                 why = "the server that starts afterwards in the same process uses it too"
-                yield Meeting(first.start, engine, "likely", why, "server", first.way)
+                served = ((entry, second.call.line), *program.way_of_handlers(engine))
+                yield Meeting(first.start, engine, "likely", why, "server", first.way, served)
         elif second.start in suspects and engine in suspects[second.start]:
             where = f"{first.start.function.name}(), line {first.start.line}"
             why = f"{entry.name} starts two loops, one after the other: the first in {where}"
-            yield Meeting(second.start, engine, "proven", why, "twice", second.way)
+            other = (*first.way, *_way_of(program, first.start, engine))
+            yield Meeting(second.start, engine, "proven", why, "twice", second.way, other)
 
 
 def _unreached(program: Program, suspects: Suspects) -> Iterator[Meeting]:

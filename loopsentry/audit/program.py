@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from .entries import Entries
@@ -46,7 +46,7 @@ class Program:
         self.silences: list[Silence] = []
         self._reached: dict[tuple[Function, ...], Reached] = {}
         self._serving: dict[Start, bool] = {}
-        self._served: set[Resource] | None = None
+        self._served: Reached | None = None
 
     def kind(self, function: Function) -> str | None:
         """What calls a function from outside; of a decorated one, what calls its wrapper."""
@@ -86,11 +86,18 @@ class Program:
             self._serving[start] = any(name in SERVING for name in names)
         return self._serving[start]
 
-    def served(self) -> set[Resource]:
-        """What request handlers use."""
+    def served(self) -> Mapping[Resource, Step]:
+        """What request handlers use, and where."""
+        return self._by_handlers().uses
+
+    def way_of_handlers(self, resource: Resource) -> list[Step]:
+        """How a request handler comes to use an object."""
+        return self._by_handlers().chain_to(resource)
+
+    def _by_handlers(self) -> Reached:
         if self._served is None:
             handlers = [f for f in self.functions if self.entries.kind(f) == "handler"]
-            self._served = set(self.reach.down(handlers).uses)
+            self._served = self.reach.down(handlers)
         return self._served
 
     def imported_by(self, module: Module) -> set[Module]:

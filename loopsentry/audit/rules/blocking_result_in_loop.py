@@ -21,6 +21,30 @@ from loopsentry.audit.symbols import Outside
 CODE = "LSA110"
 NAME = "blocking-result-in-loop"
 
+BROKEN = """\
+import asyncio
+
+
+async def load() -> int:
+    return 1
+
+
+async def show() -> int:
+    loop = asyncio.get_running_loop()
+    return asyncio.run_coroutine_threadsafe(load(), loop).result()
+"""
+CURED = """\
+import asyncio
+
+
+async def load() -> int:
+    return 1
+
+
+async def show() -> int:
+    return await load()
+"""
+
 _SUBMIT = "asyncio.run_coroutine_threadsafe"
 _OWN = ("asyncio.get_running_loop()", "asyncio.get_event_loop()")
 

@@ -26,6 +26,43 @@ from loopsentry.audit.symbols import Outside, Resource
 CODE = "LSA109"
 NAME = "dispose-on-another-loop"
 
+BROKEN = """\
+import asyncio
+
+from sqlalchemy.ext.asyncio import create_async_engine
+
+engine = create_async_engine("postgresql+asyncpg://db/shop")
+
+
+async def count() -> None:
+    async with engine.connect() as connection:
+        await connection.exec_driver_sql("select 1")
+
+
+def main() -> None:
+    asyncio.run(count())
+    asyncio.run(engine.dispose())
+"""
+CURED = """\
+import asyncio
+
+from sqlalchemy.ext.asyncio import create_async_engine
+
+engine = create_async_engine("postgresql+asyncpg://db/shop")
+
+
+async def count() -> None:
+    try:
+        async with engine.connect() as connection:
+            await connection.exec_driver_sql("select 1")
+    finally:
+        await engine.dispose()
+
+
+def main() -> None:
+    asyncio.run(count())
+"""
+
 #: A run that disposes, of what, on the way from where, how sure it is, and why.
 Late = tuple[Start, Resource, tuple[Step, ...], Certainty, str]
 
@@ -94,7 +131,7 @@ def _words(first: Run, entry: Function) -> tuple[Certainty, str]:
 
 def _at_exit(program: Program, enders: Suspects, users: Suspects) -> Iterator[Late]:
     """Runs that dispose when the process ends."""
-    used = {engine for engines in users.values() for engine in engines} | program.served()
+    used = {engine for engines in users.values() for engine in engines} | program.served().keys()
     ending = {start.function for start in enders} & set(_registered(program))
     for start, engines in enders.items():
         if start.function in ending:

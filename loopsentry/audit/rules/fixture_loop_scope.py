@@ -28,6 +28,47 @@ from loopsentry.audit.symbols import Outside, Resource
 CODE = "LSA108"
 NAME = "fixture-loop-scope"
 
+BROKEN = """\
+import pytest
+import pytest_asyncio
+from sqlalchemy.ext.asyncio import create_async_engine
+
+
+@pytest_asyncio.fixture(scope="session")
+async def engine():
+    engine = create_async_engine("postgresql+asyncpg://db/shop")
+    async with engine.begin() as connection:
+        await connection.exec_driver_sql("create table users (id int)")
+    yield engine
+    await engine.dispose()
+
+
+@pytest.mark.asyncio
+async def test_users(engine) -> None:
+    async with engine.connect() as connection:
+        await connection.exec_driver_sql("select * from users")
+"""
+CURED = """\
+import pytest
+import pytest_asyncio
+from sqlalchemy.ext.asyncio import create_async_engine
+
+
+@pytest_asyncio.fixture(scope="session")
+async def engine():
+    engine = create_async_engine("postgresql+asyncpg://db/shop")
+    async with engine.begin() as connection:
+        await connection.exec_driver_sql("create table users (id int)")
+    yield engine
+    await engine.dispose()
+
+
+@pytest.mark.asyncio(loop_scope="session")
+async def test_users(engine) -> None:
+    async with engine.connect() as connection:
+        await connection.exec_driver_sql("select * from users")
+"""
+
 _SCOPES = ("function", "class", "module", "package", "session")
 _PLUGIN = frozenset({"pytest_asyncio.fixture", "pytest_asyncio.plugin.fixture"})
 _FIXTURES = _PLUGIN | {"pytest.fixture"}

@@ -26,6 +26,52 @@ from loopsentry.audit.symbols import Outside, Resource, Symbol
 CODE = "LSA103"
 NAME = "fork-inherits-engine"
 
+BROKEN = """\
+import asyncio
+import multiprocessing
+
+from sqlalchemy.ext.asyncio import create_async_engine
+
+engine = create_async_engine("postgresql+asyncpg://db/shop")
+
+
+async def count() -> None:
+    async with engine.connect() as connection:
+        await connection.exec_driver_sql("select 1")
+
+
+def child() -> None:
+    asyncio.run(count())
+
+
+def main() -> None:
+    asyncio.run(count())
+    multiprocessing.get_context("fork").Process(target=child).start()
+"""
+CURED = """\
+import asyncio
+import multiprocessing
+
+from sqlalchemy.ext.asyncio import create_async_engine
+
+engine = create_async_engine("postgresql+asyncpg://db/shop")
+
+
+async def count() -> None:
+    async with engine.connect() as connection:
+        await connection.exec_driver_sql("select 1")
+
+
+def child() -> None:
+    engine.sync_engine.dispose(close=False)
+    asyncio.run(count())
+
+
+def main() -> None:
+    asyncio.run(count())
+    multiprocessing.get_context("fork").Process(target=child).start()
+"""
+
 _PROCESSES = frozenset({"multiprocessing.Process", "multiprocessing.context.ForkProcess"})
 #: What a pool of processes runs, by the method that is given it.
 _HANDED = frozenset(

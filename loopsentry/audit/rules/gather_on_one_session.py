@@ -21,6 +21,34 @@ from loopsentry.audit.symbols import Instance, Outside, Resource
 CODE = "LSA106"
 NAME = "gather-on-one-session"
 
+BROKEN = """\
+import asyncio
+
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+
+async def load(session: AsyncSession, table: str) -> None:
+    await session.execute(table)
+
+
+async def show(session: AsyncSession) -> None:
+    await asyncio.gather(load(session, "users"), load(session, "orders"))
+"""
+CURED = """\
+import asyncio
+
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+
+async def load(session: AsyncSession, table: str) -> None:
+    await session.execute(table)
+
+
+async def show(session: AsyncSession) -> None:
+    await load(session, "users")
+    await load(session, "orders")
+"""
+
 #: One member of what runs at once, and whether there are several of its kind.
 Member = tuple[ast.expr, bool]
 

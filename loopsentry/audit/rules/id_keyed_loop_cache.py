@@ -22,6 +22,38 @@ from loopsentry.audit.symbols import Outside
 CODE = "LSA107"
 NAME = "id-keyed-loop-cache"
 
+BROKEN = """\
+import asyncio
+
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+engines: dict[int, AsyncEngine] = {}
+
+
+def engine_here() -> AsyncEngine:
+    key = id(asyncio.get_running_loop())
+    if key not in engines:
+        engines[key] = create_async_engine("postgresql+asyncpg://db/shop")
+    return engines[key]
+"""
+CURED = """\
+import asyncio
+import weakref
+
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+engines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncEngine] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def engine_here() -> AsyncEngine:
+    key = asyncio.get_running_loop()
+    if key not in engines:
+        engines[key] = create_async_engine("postgresql+asyncpg://db/shop")
+    return engines[key]
+"""
+
 _LOOKUPS = frozenset({"get", "setdefault", "pop"})
 
 

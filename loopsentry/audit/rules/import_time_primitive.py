@@ -25,6 +25,43 @@ from loopsentry.audit.symbols import Outside, Resource
 CODE = "LSA104"
 NAME = "import-time-primitive"
 
+BROKEN = """\
+import asyncio
+
+lock = asyncio.Lock()
+
+
+async def work() -> None:
+    async with lock:
+        await asyncio.sleep(0)
+
+
+async def both() -> None:
+    await asyncio.gather(work(), work())
+
+
+def main() -> None:
+    for _ in range(2):
+        asyncio.run(both())
+"""
+CURED = """\
+import asyncio
+
+async def work(lock: asyncio.Lock) -> None:
+    async with lock:
+        await asyncio.sleep(0)
+
+
+async def both() -> None:
+    lock = asyncio.Lock()
+    await asyncio.gather(work(lock), work(lock))
+
+
+def main() -> None:
+    for _ in range(2):
+        asyncio.run(both())
+"""
+
 _WAITS = COMBINERS - {"asyncio.wait_for", "asyncio.shield"}
 _METHODS = frozenset({"acquire", "wait", "wait_for", "get", "put", "join"})
 _GROUPS = frozenset({"create_task", "start_soon"})
@@ -92,6 +129,7 @@ def _finding(program: Program, meeting: Meeting) -> Finding:
         message=f"`{primitive.name}` of a module is used by a loop started in"
         f" {start.function.name}, and by another loop",
         chain=program.chain(steps_of(meeting), start, way, f"waits for `{primitive.name}`"),
+        other=tuple(program.links(meeting.other)),
         object=program.thing(primitive),
         reason=f"{meeting.reason}{doubt}",
         fixes=("create-in-loop", "single-run"),

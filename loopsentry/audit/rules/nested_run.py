@@ -23,6 +23,29 @@ from loopsentry.audit.starts import Start
 CODE = "LSA102"
 NAME = "nested-run"
 
+BROKEN = """\
+import asyncio
+
+
+async def load() -> int:
+    return 1
+
+
+async def show() -> int:
+    return asyncio.run(load())
+"""
+CURED = """\
+import asyncio
+
+
+async def load() -> int:
+    return 1
+
+
+async def show() -> int:
+    return await load()
+"""
+
 #: Who asks whether a loop runs knows what it does; nest_asyncio allows it.
 _ELSEWHERE = ("thread", "process")
 _DEEP = 4

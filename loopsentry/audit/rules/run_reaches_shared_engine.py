@@ -24,6 +24,44 @@ from loopsentry.audit.symbols import Resource
 CODE = "LSA101"
 NAME = "run-reaches-shared-engine"
 
+BROKEN = """\
+import asyncio
+
+from celery import shared_task
+from sqlalchemy.ext.asyncio import create_async_engine
+
+engine = create_async_engine("postgresql+asyncpg://db/shop")
+
+
+async def count() -> int:
+    async with engine.connect() as connection:
+        return (await connection.exec_driver_sql("select 1")).scalar_one()
+
+
+@shared_task
+def report() -> int:
+    return asyncio.run(count())
+"""
+CURED = """\
+import asyncio
+
+from celery import shared_task
+from loopsentry import LoopLocalPool
+from sqlalchemy.ext.asyncio import create_async_engine
+
+engine = create_async_engine("postgresql+asyncpg://db/shop", poolclass=LoopLocalPool)
+
+
+async def count() -> int:
+    async with engine.connect() as connection:
+        return (await connection.exec_driver_sql("select 1")).scalar_one()
+
+
+@shared_task
+def report() -> int:
+    return asyncio.run(count())
+"""
+
 _FIXES = {
     "many": ("fresh-session", "loop-local-pool", "worker-loop", "null-pool", "dispose-in-loop"),
     "twice": ("single-run", "dispose-in-loop", "fresh-session", "loop-local-pool"),
@@ -114,6 +152,7 @@ def _finding(program: Program, meeting: Meeting) -> Finding:
         message=f"a loop started in {start.function.name} uses the {shared}{kind} `{engine.name}`,"
         " which another loop uses too",
         chain=program.chain(steps_of(meeting), start, down, f"uses the {kind} `{engine.name}`"),
+        other=tuple(program.links(meeting.other)),
         object=program.thing(engine),
         reason=meeting.reason,
         fixes=_FIXES["client"] if kind == "client" else _FIXES[meeting.how],

@@ -21,6 +21,47 @@ from loopsentry.audit.symbols import Outside, Resource
 CODE = "LSA105"
 NAME = "testclient-without-with"
 
+BROKEN = """\
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from sqlalchemy.ext.asyncio import create_async_engine
+
+engine = create_async_engine("postgresql+asyncpg://db/shop")
+app = FastAPI()
+
+
+@app.get("/")
+async def show() -> int:
+    async with engine.connect() as connection:
+        return (await connection.exec_driver_sql("select 1")).scalar_one()
+
+
+def test_show() -> None:
+    client = TestClient(app)
+    assert client.get("/").json() == 1
+    assert client.get("/").json() == 1
+"""
+CURED = """\
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from sqlalchemy.ext.asyncio import create_async_engine
+
+engine = create_async_engine("postgresql+asyncpg://db/shop")
+app = FastAPI()
+
+
+@app.get("/")
+async def show() -> int:
+    async with engine.connect() as connection:
+        return (await connection.exec_driver_sql("select 1")).scalar_one()
+
+
+def test_show() -> None:
+    with TestClient(app) as client:
+        assert client.get("/").json() == 1
+        assert client.get("/").json() == 1
+"""
+
 _CLIENTS = frozenset({"fastapi.testclient.TestClient", "starlette.testclient.TestClient"})
 _REQUESTS = frozenset(
     {"get", "post", "put", "patch", "delete", "head", "options", "request", "websocket_connect"}
