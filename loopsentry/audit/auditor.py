@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
-from .findings import CERTAINTIES, Audit, Finding
+from .findings import CERTAINTIES, Audit, Finding, source_line
 from .program import Program
 from .settings import Settings, SettingsError, read_settings
 
@@ -78,7 +78,7 @@ def _audit(root: Path, paths: list[Path], settings: Settings) -> Audit:
         silences=sorted(program.silences, key=lambda each: (each.file, each.line)),
         skipped=[(each.file, each.reason, each.newer) for each in program.project.skipped],
         files=len(program.project.modules),
-        lines=sum(len(module.lines) for module in program.project.modules),
+        lines=sum(module.lines for module in program.project.modules),
         starts=len(program.starts),
         resources=len(shared),
     )
@@ -114,11 +114,11 @@ def _order(finding: Finding) -> tuple[int, str, str, int]:
 
 def _without_noqa(program: Program, findings: Iterable[Finding]) -> Iterable[Finding]:
     """The findings that no `# noqa: CODE` on their line, or on their object's, silences."""
-    lines = {program.project.relative(m.path): m.lines for m in program.project.modules}
+    root = program.project.root
     for finding in findings:
         thing = finding.object
         places = [(finding.file, finding.line), *([(thing.file, thing.line)] if thing else [])]
-        texts = (text for file, line in places for text in lines[file][line - 1 : line])
+        texts = (source_line(root / file, line) for file, line in places)
         if not any(_excuses(text, finding.code) for text in texts):
             yield finding
 

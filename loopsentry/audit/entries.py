@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 import tomllib
 from pathlib import Path
 
-from .facts import Call, Function, dotted, last_name
+from . import syntax
+from .facts import Call, Function
 from .names import PROCESS_POOLS, THREAD_POOLS
 from .sources import Project
-from .symbols import Outside, Symbols
+from .symbols import Symbols
+from .syntax import last_name, plain
 
 #: Decorators by the last part of their name. A task and a handler run many times in a process; a
 #: command and a script run once.
@@ -113,9 +114,9 @@ class Entries:
             kind = "process"
         self._pass(given, kind, call.function)
 
-    def _pass(self, given: list[ast.expr], kind: str, scope: Function) -> None:
+    def _pass(self, given: list[syntax.Node], kind: str, scope: Function) -> None:
         for argument in given:
-            if isinstance(argument, (ast.Name, ast.Attribute)):
+            if isinstance(argument, (syntax.Name, syntax.Attribute)):
                 found = self.symbols.resolve(argument, scope)
                 if isinstance(found, Function):
                     self._passed.setdefault(found, kind)
@@ -125,7 +126,7 @@ class Entries:
         held = (call.node.func, *call.node.args[:1])
         return any("ProcessPool" in self._outside(node, call) for node in held)
 
-    def _outside(self, node: ast.expr, call: Call) -> str:
+    def _outside(self, node: syntax.Node, call: Call) -> str:
         return self.symbols.outside(node, call.function)
 
     def kind(self, function: Function) -> str | None:
@@ -146,8 +147,8 @@ class Entries:
         return "handler" in (self._decorated(function), self._passed.get(function))
 
     def _decorated(self, function: Function) -> str | None:
-        for plain in function.decorators:
-            kind = self._kind_of_decorator(plain, function)
+        for place, name in enumerate(function.decorators):
+            kind = self._kind_of_decorator(name, place, function)
             if kind is not None:
                 return kind
         return None
@@ -156,19 +157,20 @@ class Entries:
         name = f"{'.'.join(function.module.parts)}:{function.name}"
         return "main" if name in self.scripts else None
 
-    def _kind_of_decorator(self, plain: ast.expr, function: Function) -> str | None:
-        name = (dotted(plain) or "").rpartition(".")[2]
+    def _kind_of_decorator(self, name: str, place: int, function: Function) -> str | None:
         if name in self.tasks:
             return "task"
-        if name in _CLOUD and "functions_framework" in (dotted(plain) or ""):
-            return "invocation"
         if name in COMMANDS:
             return "command"
-        if name in HANDLERS and isinstance(plain, ast.Attribute):
-            found = self.symbols.resolve(plain, function.parent or function.module.body)
-            outside = found.name if isinstance(found, Outside) else ""
-            return "handler" if not outside.startswith(("requests", "httpx", "unittest")) else None
-        return None
+        if name not in HANDLERS and name not in _CLOUD:
+            return None
+        node = plain(function.decorations[place])
+        path = self.symbols.outside(node, function.parent or function.module.body)
+        if name in _CLOUD and path.startswith("functions_framework."):
+            return "invocation"
+        is_handler = name in HANDLERS and isinstance(node, syntax.Attribute)
+        elsewhere = path.startswith(("requests", "httpx", "unittest"))
+        return "handler" if is_handler and not elsewhere else None
 
 
 _INVOKED_WITH = 2
@@ -179,12 +181,11 @@ _TARGETS = ("target", "func", "function", "endpoint", "view_func")
 def _kind_of_signature(function: Function) -> str | None:
     """What a method of a framework's class is, and a function of a serverless platform."""
     if function.owner is None:
-        names = [parameter.arg.strip("_") for parameter in function.parameters]
+        names = [name.strip("_") for name in function.parameters]
         if len(names) == _INVOKED_WITH and names[0] in _EVENTS and names[1] in _CONTEXTS:
             return "invocation"
         return None
-    for base in function.owner.node.bases:
-        name = (dotted(base) or "").rpartition(".")[2]
+    for name in function.owner.base_names:
         methods, kind = METHODS.get(name, (frozenset[str](), ""))
         if function.name in methods:
             return kind

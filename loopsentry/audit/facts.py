@@ -1,20 +1,28 @@
-"""What one source file says, read off its syntax tree: functions, calls, names, branches."""
+"""What one source file says: functions, calls, names, branches.
+
+`summarise` reads a file's syntax tree and writes down what searches ask for, as one plain value, a
+summary: it goes through a pipe and into a cache. `Module` gives a summary its shape again; what
+stands in a function is worked out when a search comes to it.
+"""
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from .syntax import Call as CallNode
+from .syntax import Compare, Node, Subscript, read
 
 #: Which arm of which branching statement a call stands in, and whether that arm leaves it.
 Arm = tuple[int, int, bool]
-
 #: A key, the value stored under it, and whether a branch decides about it.
-Stored = tuple[ast.expr, ast.expr, bool]
-FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
-_EXITS = frozenset({"sys.exit", "exit", "quit", "os._exit", "os.execv", "os.execvp"})
-_LEAVES = (ast.Return, ast.Raise, ast.Continue, ast.Break)
+Stored = tuple[Node, Node, bool]
+#: What `summarise` gives for one file.
+Summary = tuple[Any, ...]
+#: So many branches a file can have before the numbers of two files meet.
+_BRANCHES = 1 << 20
 
 
 @dataclass(slots=True, eq=False)
@@ -29,15 +37,17 @@ class Call:
         final: whether it stands in a `finally`.
         awaited: whether its result is awaited.
         deferred: whether it stands in a lambda, which is called by others, or never.
+        main: whether it stands under `if __name__ == "__main__"`.
     """
 
-    node: ast.Call
+    node: CallNode
     function: Function
-    repeated: bool
-    arms: tuple[Arm, ...]
-    final: bool
+    repeated: bool = False
+    arms: tuple[Arm, ...] = ()
+    final: bool = False
     awaited: bool = False
     deferred: bool = False
+    main: bool = False
 
     @property
     def line(self) -> int:
@@ -45,77 +55,134 @@ class Call:
         return self.node.lineno
 
 
-@dataclass(slots=True, eq=False)
 class Function:
-    """A function, a method, or the body of a module.
+    """A function, a method, or the body of a module or a class.
 
     Attributes:
         name: its own name, "<module>" for a module's body.
         module: where it stands.
-        node: its syntax.
         parent: the function around it.
         owner: the class whose method it is.
-        calls: the calls in its body, in their order, without those of functions inside it.
-        bindings: what is assigned to each name, in order.
-        entered: names bound by `with … as name`, and the expressions entered.
-        contexts: the expressions entered by `with`, whether named or not.
-        loads: names and dotted names read, with their nodes.
+        line: where it begins: at its `def`, not at its decorators.
+        asynchronous: whether calling it makes a coroutine or an asynchronous generator.
+        is_class: whether it is the body of a class.
+        generates: whether it yields.
+        parameters: the names of its parameters, in order, without `*` and `**`.
         inner: functions and classes defined in it.
         imports: names that imports in it bind, as dotted names; relative ones begin with dots.
         stars: modules of which everything is imported.
         shared: names declared `global` or `nonlocal`.
+        called: the last names of what it calls, and `=name` for each keyword.
+        mentioned: the last names that it reads.
+        renames: names bound to what has another name: `go = run`, `import x as y`.
+        decorators: the last names of what decorates it.
+        keeps: the names under which it stores something in an application's state.
+
+    The others are worked out when they are asked for:
+
+        calls: the calls in its body, in their order, without those of functions inside it.
+        bindings: what is assigned to each name, in order.
+        entered: names bound by `with … as name`, and the expressions entered.
+        contexts: the expressions entered by `with`, whether named or not.
+        loads: names and dotted names read.
         returned: what it returns or yields.
-        generates: whether it yields.
         elements: what is stored in each named container: key, value, whether in a branch.
         kept: what is stored in the state of an application, `app.state.name`, by the name.
+        compares: the comparisons in it.
+        subscripts: the subscripts in it, read or written.
+        branches: the tests of its `if` statements, with the number that arms have.
+        awaits: the lines at which it awaits a name.
+        annotations: the types of its parameters, by their names.
+        defaults: the defaults of its parameters.
+        decorations: what decorates it, as it is written.
     """
 
     name: str
     module: Module
-    node: FunctionNode | ast.Module | ast.Lambda | ast.ClassDef
-    parent: Function | None = None
-    owner: Class | None = None
-    calls: list[Call] = field(default_factory=list)
-    bindings: dict[str, list[ast.expr]] = field(default_factory=dict)
-    entered: dict[str, ast.expr] = field(default_factory=dict)
-    contexts: list[ast.expr] = field(default_factory=list)
-    loads: list[ast.expr] = field(default_factory=list)
-    inner: dict[str, Function | Class] = field(default_factory=dict)
-    imports: dict[str, str] = field(default_factory=dict)
-    stars: list[str] = field(default_factory=list)
-    shared: set[str] = field(default_factory=set)
-    returned: list[ast.expr] = field(default_factory=list)
-    generates: bool = False
-    elements: dict[str, list[Stored]] = field(default_factory=dict)
-    kept: dict[str, list[ast.expr]] = field(default_factory=dict)
+    parent: Function | None
+    owner: Class | None
+    line: int
+    asynchronous: bool
+    is_class: bool
+    generates: bool
+    parameters: list[str]
+    inner: dict[str, Function | Class]
+    imports: dict[str, str]
+    stars: list[str]
+    shared: set[str]
+    called: list[str]
+    mentioned: list[str]
+    renames: list[tuple[str, str]]
+    decorators: list[str]
+    keeps: list[str]
+    calls: list[Call]
+    bindings: dict[str, list[Node]]
+    entered: dict[str, Node]
+    contexts: list[Node]
+    loads: list[Node]
+    returned: list[Node]
+    elements: dict[str, list[Stored]]
+    kept: dict[str, list[Node]]
+    compares: list[Compare]
+    subscripts: list[Subscript]
+    branches: list[tuple[int, Node]]
+    awaits: list[int]
+    annotations: dict[str, Node]
+    defaults: list[Node]
+    decorations: list[Node]
+    nodes: list[Node]
 
-    @property
-    def asynchronous(self) -> bool:
-        """Whether calling it makes a coroutine or an asynchronous generator."""
-        return isinstance(self.node, ast.AsyncFunctionDef)
+    def __init__(self, module: Module, record: Summary, parent: Function | None) -> None:
+        self.module = module
+        self.parent = parent
+        self.owner = None
+        self.is_class = False
+        self.inner = {}
+        (self.name, self.line, self.asynchronous, self.generates, self.parameters) = record[0]
+        (self.imports, self.stars, shared, self.called, self.mentioned) = record[1]
+        (self.renames, self.decorators, self.keeps) = record[2]
+        self.shared = set(shared)
+        self._rest = record[3]
 
-    @property
-    def line(self) -> int:
-        """Where it begins: at its `def`, not at its decorators."""
-        return getattr(self.node, "lineno", 1)
+    def __getattr__(self, name: str) -> Any:
+        """Work out what the body says, once: only what a search comes to is worked out."""
+        if name not in _LATER:
+            raise AttributeError(name)
+        self._read()
+        return getattr(self, name)
 
-    @property
-    def decorations(self) -> list[ast.expr]:
-        """What decorates it, as it is written."""
-        return getattr(self.node, "decorator_list", [])
-
-    @property
-    def decorators(self) -> list[ast.expr]:
-        """What decorates it, without the arguments that a decorator is given."""
-        return [each.func if isinstance(each, ast.Call) else each for each in self.decorations]
-
-    @property
-    def parameters(self) -> list[ast.arg]:
-        """Its parameters, in order, without `*` and `**`."""
-        if isinstance(self.node, (ast.Module, ast.ClassDef)):
-            return []
-        given = self.node.args
-        return [*given.posonlyargs, *given.args, *given.kwonlyargs]
+    def _read(self) -> None:
+        rows, calls, named, listed, stored, (branches, awaits), types, outer = self._rest
+        nodes = self.nodes = read(rows)
+        start = self.module.number * _BRANCHES
+        self.calls = [
+            Call(
+                nodes[at],
+                self,
+                repeated,
+                tuple((start + number, arm, leaves) for number, arm, leaves in arms),
+                *flags,
+            )
+            for at, repeated, arms, *flags in calls
+        ]
+        bindings, entered, kept = named
+        self.bindings = {name: [nodes[at] for at in each] for name, each in bindings.items()}
+        self.entered = {name: nodes[at] for name, at in entered.items()}
+        self.kept = {name: [nodes[at] for at in each] for name, each in kept.items()}
+        self.contexts, self.loads, self.returned, compares, subscripts = (
+            [nodes[at] for at in each] for each in listed
+        )
+        self.compares = [each for each in compares if isinstance(each, Compare)]
+        self.subscripts = [each for each in subscripts if isinstance(each, Subscript)]
+        self.elements = {
+            name: [(nodes[key], nodes[value], decided) for key, value, decided in each]
+            for name, each in stored.items()
+        }
+        self.branches = [(start + number, nodes[at]) for number, at in branches]
+        self.awaits = awaits
+        self.annotations = {name: nodes[at] for name, at in types.items()}
+        around = self.parent.nodes if self.parent is not None else nodes
+        self.defaults, self.decorations = ([around[at] for at in each] for each in outer)
 
     def walk(self) -> Iterator[Function]:
         """It, and all functions inside it."""
@@ -128,29 +195,87 @@ class Function:
                     yield from method.walk()
 
 
-@dataclass(slots=True, eq=False)
+_LATER = frozenset(
+    {
+        *("calls", "bindings", "entered", "contexts", "loads", "returned", "elements", "kept"),
+        *("compares", "subscripts", "branches", "awaits", "annotations", "defaults"),
+        *("decorations", "nodes"),
+    }
+)
+
+
+class ClassBody(Function):
+    """The body of a class, which sees the names that it assigns."""
+
+    def __init__(self, kind: Class) -> None:  # a class has no record of its own body
+        self.name, self.line = "<class>", kind.line
+        self.module, self.parent, self.owner = kind.module, kind.scope, None
+        self.asynchronous = self.generates = False
+        self.is_class = True
+        self.parameters, self.stars, self.called, self.mentioned = [], [], [], []
+        self.renames, self.decorators, self.keeps = [], [], []
+        self.inner, self.imports, self.shared = {}, {}, set()
+        self._kind = kind
+
+    def _read(self) -> None:
+        self.bindings = self._kind.bindings
+        self.calls, self.contexts, self.loads, self.returned = [], [], [], []
+        self.entered, self.elements, self.kept, self.annotations = {}, {}, {}, {}
+        self.compares, self.subscripts, self.branches, self.awaits = [], [], [], []
+        self.defaults, self.decorations, self.nodes = [], [], []
+
+
 class Class:
     """A class.
 
     Attributes:
         name: its name.
         module: where it stands.
-        node: its syntax.
         scope: the function in whose body it is defined.
-        body: its own body, which sees its own names first.
+        line: where it begins.
+        base_names: the last names of its bases.
         methods: its methods.
+        body: its own body, which sees its own names first.
+
+    The others are worked out when they are asked for:
+
+        bases: the classes that it names as its bases.
+        decorations: what decorates it.
         bindings: what its body assigns to each name.
         attributes: what its methods assign to `self.name`, with the method.
     """
 
-    name: str
-    module: Module
-    node: ast.ClassDef
-    scope: Function
-    body: Function
-    methods: dict[str, Function] = field(default_factory=dict)
-    bindings: dict[str, list[ast.expr]] = field(default_factory=dict)
-    attributes: dict[str, list[tuple[Function, ast.expr]]] = field(default_factory=dict)
+    bases: list[Node]
+    decorations: list[Node]
+    bindings: dict[str, list[Node]]
+    attributes: dict[str, list[tuple[Function, Node]]]
+
+    def __init__(self, scope: Function, record: Summary) -> None:
+        (self.name, self.line, self.base_names), self._rest, self._assigned = record[:3]
+        self.scope = scope
+        self.module = scope.module
+        self.methods: dict[str, Function] = {}
+        self.body = ClassBody(self)
+
+    def __getattr__(self, name: str) -> Any:
+        """Work out what its body and its methods assign, once."""
+        if name == "attributes":
+            functions = self.module.numbered
+            self.attributes = {
+                each: [(functions[number], functions[number].nodes[at]) for number, at in places]
+                for each, places in self._assigned.items()
+            }
+        elif name in ("bases", "decorations", "bindings"):
+            nodes = self.scope.nodes
+            bases, decorations, bindings = self._rest
+            self.bases = [nodes[at] for at in bases]
+            self.decorations = [nodes[at] for at in decorations]
+            self.bindings = {
+                each: [nodes[at] for at in places] for each, places in bindings.items()
+            }
+        else:
+            raise AttributeError(name)
+        return getattr(self, name)
 
 
 @dataclass(slots=True, eq=False)
@@ -161,17 +286,21 @@ class Module:
         path: the file.
         parts: its dotted name's parts below the audited root.
         package: whether it is an `__init__.py`.
-        lines: its source.
+        number: its place among the project's files.
+        lines: how many lines it has.
+        words: which of a few words, as "NullPool", stand in it.
         body: its body, as a function.
-        main: calls that stand under `if __name__ == "__main__"`.
+        numbered: its functions, in the order in which the summary has them.
     """
 
     path: Path
     parts: tuple[str, ...]
     package: bool
-    lines: list[str]
+    number: int
+    lines: int = 0
+    words: frozenset[str] = frozenset()
     body: Function = field(init=False)
-    main: set[Call] = field(default_factory=set)
+    numbered: list[Function] = field(default_factory=list)
 
     @property
     def is_test(self) -> bool:
@@ -186,263 +315,24 @@ class Module:
         return self.body.walk()
 
 
-def read_module(path: Path, parts: tuple[str, ...], source: bytes) -> Module:
-    """Read one file.
-
-    Raises:
-        SyntaxError: if this Python cannot parse it.
-        ValueError: for null bytes.
-        RecursionError: for expressions that are nested too deeply.
-    """
-    tree = ast.parse(source, str(path))
-    text = source.decode("utf-8", "replace")
+def read_module(path: Path, parts: tuple[str, ...], number: int, summary: Summary) -> Module:
+    """The module that a summary is of."""
     package = bool(parts) and parts[-1] == "__init__"
-    module = Module(path, parts[:-1] if package else parts, package, text.splitlines())
-    module.body = Function("<module>", module, tree)
-    _Reader(module.body).read(tree.body)
+    module = Module(path, parts[:-1] if package else parts, package, number)
+    module.lines, words, functions, classes = summary
+    module.words = frozenset(words)
+    made = module.numbered
+    for record in functions:
+        parent = made[record[4]] if record[4] >= 0 else None
+        made.append(Function(module, record, parent))
+    kinds = [Class(made[record[3]], record) for record in classes]
+    for function, record in zip(made, functions, strict=True):
+        if record[5] >= 0:
+            function.owner = kinds[record[5]]
+        function.inner = {
+            name: kinds[at] if of_class else made[at] for name, (of_class, at) in record[6].items()
+        }
+    for kind, record in zip(kinds, classes, strict=True):
+        kind.methods = {name: made[at] for name, at in record[4].items()}
+    module.body = made[0]
     return module
-
-
-class _Reader:
-    """Reads the body of one function."""
-
-    def __init__(self, function: Function, owner: Class | None = None) -> None:
-        self.function = function
-        self.owner = owner
-        self.repeated = False
-        self.arms: tuple[Arm, ...] = ()
-        self.final = False
-        self.guarded = False
-        self.deferred = False
-
-    def read(self, body: list[ast.stmt]) -> None:
-        for statement in body:
-            self._statement(statement)
-
-    # statements ----------------------------------------------------------------------------
-
-    def _statement(self, node: ast.stmt) -> None:  # noqa: C901, PLR0912 - one arm for each kind
-        match node:
-            case ast.FunctionDef() | ast.AsyncFunctionDef():
-                self._define(node)
-            case ast.ClassDef():
-                self._define_class(node)
-            case ast.Import() | ast.ImportFrom():
-                self._import(node)
-            case ast.Assign():
-                self._expression(node.value)
-                for target in node.targets:
-                    self._bind(target, node.value)
-            case ast.AnnAssign():
-                if node.value is not None:
-                    self._expression(node.value)
-                    self._bind(node.target, node.value)
-            case ast.AugAssign():
-                self._expression(node.value)
-            case ast.Return():
-                if node.value is not None:
-                    self.function.returned.append(node.value)
-                    self._expression(node.value)
-            case ast.Global() | ast.Nonlocal():
-                self.function.shared.update(node.names)
-            case ast.If():
-                self._expression(node.test)
-                self._branch(node, [node.body, node.orelse], main=_is_main(node.test))
-            case ast.Try() | ast.TryStar():
-                arms = [[*node.body, *node.orelse], *(each.body for each in node.handlers)]
-                self._branch(node, arms)
-                self._within(node.finalbody, final=True)
-            case ast.Match():
-                self._expression(node.subject)
-                self._branch(node, [case.body for case in node.cases])
-            case ast.For() | ast.AsyncFor():
-                self._expression(node.iter)
-                self._within(node.body, repeated=True)
-                self.read(node.orelse)
-            case ast.While():
-                self._expression(node.test)
-                self._within(node.body, repeated=True)
-                self.read(node.orelse)
-            case ast.With() | ast.AsyncWith():
-                for item in node.items:
-                    self._expression(item.context_expr)
-                    self.function.contexts.append(item.context_expr)
-                    if isinstance(item.optional_vars, ast.Name):
-                        self.function.entered[item.optional_vars.id] = item.context_expr
-                self.read(node.body)
-            case _:
-                for child in ast.iter_child_nodes(node):
-                    if isinstance(child, ast.expr):
-                        self._expression(child)
-
-    def _within(self, body: list[ast.stmt], *, repeated: bool = False, final: bool = False) -> None:
-        before = self.repeated, self.final
-        self.repeated, self.final = self.repeated or repeated, self.final or final
-        self.read(body)
-        self.repeated, self.final = before
-
-    def _branch(self, node: ast.stmt, arms: list[list[ast.stmt]], *, main: bool = False) -> None:
-        before, guarded = self.arms, self.guarded
-        for number, body in enumerate(arms):
-            leaves = bool(body) and _leaves(body[-1])
-            self.arms = (*before, (id(node), number, leaves))
-            self.guarded = guarded or (main and number == 0)
-            self.read(body)
-        self.arms, self.guarded = before, guarded
-
-    def _define(self, node: FunctionNode) -> None:
-        function = Function(node.name, self.function.module, node, self.function, self.owner)
-        for decorator in node.decorator_list:
-            self._expression(decorator)
-        for default in (*node.args.defaults, *node.args.kw_defaults):
-            if default is not None:
-                self._expression(default)
-        _Reader(function).read(node.body)
-        if self.owner is not None:
-            self.owner.methods[node.name] = function
-        else:
-            self.function.inner[node.name] = function
-
-    def _define_class(self, node: ast.ClassDef) -> None:
-        body = Function("<class>", self.function.module, node, self.function)
-        made = Class(node.name, self.function.module, node, self.function, body)
-        body.bindings = made.bindings
-        self.function.inner[node.name] = made
-        inside = _Reader(self.function, made)
-        inside.read(node.body)
-
-    def _import(self, node: ast.Import | ast.ImportFrom) -> None:
-        bound = self.function.imports
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                bound[alias.asname or alias.name.partition(".")[0]] = (
-                    alias.name if alias.asname else alias.name.partition(".")[0]
-                )
-            return
-        base = "." * node.level + (node.module or "")
-        for alias in node.names:
-            if alias.name == "*":
-                self.function.stars.append(base)
-                continue
-            joint = "" if base.endswith(".") else "."
-            bound[alias.asname or alias.name] = f"{base}{joint}{alias.name}"
-
-    def _bind(self, target: ast.expr, value: ast.expr) -> None:
-        if isinstance(target, ast.Name):
-            home = self.owner.bindings if self.owner is not None else self.function.bindings
-            home.setdefault(target.id, []).append(value)
-        elif isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
-            for each, part in zip(target.elts, value.elts, strict=False):
-                self._bind(each, part)
-        elif isinstance(target, (ast.Attribute, ast.Subscript)):
-            self._expression(target.value)
-            if isinstance(target, ast.Subscript):
-                self._store(target.value, target.slice, value)
-            elif isinstance(target.value, ast.Name):
-                self._keep(target.value.id, target.attr, value)
-            elif is_state(target):
-                self.function.kept.setdefault(target.attr, []).append(value)
-
-    def _store(self, container: ast.expr, key: ast.expr, value: ast.expr) -> None:
-        name = dotted(container)
-        if name is not None:
-            self.function.elements.setdefault(name, []).append((key, value, bool(self.arms)))
-
-    def _keep(self, holder: str, name: str, value: ast.expr) -> None:
-        """Note what a method assigns to an attribute of its object."""
-        method: Function | None = self.function
-        while method is not None and method.owner is None:
-            method = method.parent
-        owner = method.owner if method is not None else None
-        if method is None or owner is None or not method.parameters:
-            return
-        if holder in (method.parameters[0].arg, "cls", owner.name):
-            owner.attributes.setdefault(name, []).append((self.function, value))
-
-    # expressions ---------------------------------------------------------------------------
-
-    def _expression(  # noqa: C901, PLR0912 - one arm for each kind
-        self, node: ast.expr, *, repeated: bool = False, awaited: bool = False
-    ) -> None:
-        if isinstance(node, ast.Constant):
-            return
-        repeated = repeated or self.repeated
-        match node:
-            case ast.Call():
-                call = Call(node, self.function, repeated, self.arms, self.final, awaited)
-                call.deferred = self.deferred
-                self._expression(node.func, repeated=repeated)
-                for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
-                    self._expression(argument, repeated=repeated)
-                self.function.calls.append(call)
-                if last_name(node.func) == "setdefault" and len(node.args) > 1:
-                    self._store(node.func.value, *node.args[:2])  # type: ignore[attr-defined]
-                if self.guarded:
-                    self.function.module.main.add(call)
-            case ast.Await():
-                self._expression(node.value, repeated=repeated, awaited=True)
-            case ast.Name() | ast.Attribute():
-                self.function.loads.append(node)
-                if isinstance(node, ast.Attribute) and dotted(node) is None:
-                    self._expression(node.value, repeated=repeated)
-            case ast.Lambda():
-                before, self.deferred = self.deferred, True
-                self._expression(node.body, repeated=repeated)
-                self.deferred = before
-            case ast.Yield() | ast.YieldFrom():
-                self.function.generates = True
-                if node.value is not None:
-                    self.function.returned.append(node.value)
-                    self._expression(node.value, repeated=repeated)
-            case ast.ListComp() | ast.SetComp() | ast.GeneratorExp() | ast.DictComp():
-                for child in ast.iter_child_nodes(node):
-                    for inner in _expressions(child):
-                        self._expression(inner, repeated=True)
-            case _:
-                for child in ast.iter_child_nodes(node):
-                    for inner in _expressions(child):
-                        self._expression(inner, repeated=repeated)
-
-
-def _expressions(node: ast.AST) -> Iterator[ast.expr]:
-    if isinstance(node, ast.expr):
-        yield node
-    else:
-        for child in ast.iter_child_nodes(node):
-            yield from _expressions(child)
-
-
-def _leaves(statement: ast.stmt) -> bool:
-    """Whether nothing after a statement runs: a return, a raise, the end of the process."""
-    if isinstance(statement, _LEAVES):
-        return True
-    call = statement.value if isinstance(statement, ast.Expr) else None
-    return isinstance(call, ast.Call) and dotted(call.func) in _EXITS
-
-
-def is_state(node: ast.expr) -> bool:
-    """Whether an attribute is one of an application's state: `app.state.name`, `app.ctx.name`."""
-    inner = node.value if isinstance(node, ast.Attribute) else None
-    return isinstance(inner, ast.Attribute) and inner.attr in ("state", "ctx")
-
-
-def _is_main(test: ast.expr) -> bool:
-    return isinstance(test, ast.Compare) and dotted(test.left) == "__name__"
-
-
-def dotted(node: ast.expr) -> str | None:
-    """`a.b.c` as a text; None for anything else."""
-    parts: list[str] = []
-    while isinstance(node, ast.Attribute):
-        parts.append(node.attr)
-        node = node.value
-    if not isinstance(node, ast.Name):
-        return None
-    return ".".join((node.id, *reversed(parts)))
-
-
-def last_name(node: ast.expr) -> str:
-    """The last part of a name, "" for anything else."""
-    if isinstance(node, ast.Attribute):
-        return node.attr
-    return node.id if isinstance(node, ast.Name) else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -126,3 +127,12 @@ class Audit:
     lines: int = 0
     starts: int = 0
     resources: int = 0
+
+
+def source_line(path: Path, line: int) -> str:
+    """A line of source; "" if it cannot be read."""
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return next(itertools.islice(file, line - 1, line), "").rstrip()
+    except OSError:
+        return ""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from .facts import Call, Class, Function, Module, dotted
-from .names import CACHES, LOOPS
+from . import syntax
+from .facts import Call, Class, Function, Module
+from .names import CACHES, LOOPS, SINGLETONS
 from .sources import Project
+from .syntax import dotted, plain
 
 if TYPE_CHECKING:
     from .symbols import Holder, Symbol, Symbols
 
 _LOCAL = ("", False)
+_CACHE_NAMES = frozenset({"cache", "lru_cache"})
+_PROVIDERS = frozenset(name.rpartition(".")[2] for name in SINGLETONS)
 #: With more callers than these, they hardly agree; and to ask each takes long.
 _CALLERS = 200
 
@@ -24,8 +27,8 @@ class Flows:
     def __init__(self, project: Project, symbols: Symbols) -> None:
         self.project = project
         self.symbols = symbols
-        self._shared: set[Class] | None = None
-        self._states: dict[str, list[tuple[Function, ast.expr]]] | None = None
+        self._shared: dict[Class, bool] = {}
+        self._states: dict[str, list[tuple[Function, syntax.Node]]] | None = None
         self._given: dict[tuple[Function, str], Symbol] = {}
 
     # arguments -----------------------------------------------------------------------------
@@ -50,7 +53,7 @@ class Flows:
 
     def arguments(
         self, name: str, function: Function
-    ) -> Iterator[tuple[ast.expr | None, Function]]:
+    ) -> Iterator[tuple[syntax.Node | None, Function]]:
         """What each call outside of tests hands to a parameter, None where it hands nothing."""
         for call in self._calls_of(function):
             yield argument_of(call.node, name, function), call.function
@@ -76,7 +79,7 @@ class Flows:
 
     # containers ----------------------------------------------------------------------------
 
-    def element(self, container: ast.expr, scope: Function) -> Symbol:
+    def element(self, container: syntax.Node, scope: Function) -> Symbol:
         """What is kept in a dictionary, or a list, that an expression names."""
         name = dotted(container)
         if name is None:
@@ -122,7 +125,7 @@ class Flows:
         return None
 
     def _first(
-        self, values: Iterable[tuple[ast.expr, ast.expr]], scope: Function, holder: Holder
+        self, values: Iterable[tuple[syntax.Node, syntax.Node]], scope: Function, holder: Holder
     ) -> Symbol:
         """What is kept under the first key that does not stand for a loop or a thread."""
         for key, value in values:
@@ -132,9 +135,9 @@ class Flows:
                     return found
         return None
 
-    def _is_of_loop(self, key: ast.expr, scope: Function) -> bool:
-        for node in ast.walk(key):
-            if isinstance(node, (ast.Name, ast.Attribute, ast.Call)):
+    def _is_of_loop(self, key: syntax.Node, scope: Function) -> bool:
+        for node in syntax.walk(key):
+            if isinstance(node, (syntax.Name, syntax.Attribute, syntax.Call)):
                 name = self.symbols.outside(node, scope)
                 if name in LOOPS or name in ("threading.get_ident()", "threading.get_native_id()"):
                     return True
@@ -147,7 +150,7 @@ class Flows:
         if self._states is None:
             self._states = {}
             for function in self.project.functions:
-                if not function.module.is_test:
+                if function.keeps and not function.module.is_test:
                     for key, values in function.kept.items():
                         self._states.setdefault(key, []).extend((function, v) for v in values)
         stored = self._states.get(name, ())
@@ -158,77 +161,99 @@ class Flows:
 
     def is_shared(self, kind: Class) -> bool:
         """Whether an object of a class outlives a call: a module, a class, a cache keeps it."""
-        if self._shared is None:
-            self._shared = set()  # while a cycle is open
-            self._shared = set(self._kept_classes())
-        return kind in self._shared
+        if kind not in self._shared:
+            self._shared[kind] = False  # while a cycle is open
+            singleton = any(f.name == "__new__" for v in kind.attributes.values() for f, _ in v)
+            made = (call for call in self.project.calls_of(kind.name) if self._makes(call, kind))
+            self._shared[kind] = (
+                singleton or any(map(self._is_kept, made)) or self._is_provided(kind)
+            )
+        return self._shared[kind]
 
-    def _kept_classes(self) -> Iterator[Class]:
-        waiting = [kind for kind in self._held() if kind is not None]
-        seen = set[Class]()
-        while waiting:
-            kind = waiting.pop()
-            if kind in seen:
-                continue
-            seen.add(kind)
-            yield kind
-            for values in kind.attributes.values():
-                made = (self.symbols.kind_of(value, method) for method, value in values)
-                waiting += [each for each in made if each is not None]
+    def _makes(self, call: Call, kind: Class) -> bool:
+        return self.symbols.resolve(call.node.func, call.function) is kind
 
-    def _held(self) -> Iterator[Class | None]:
-        """The classes of objects that modules, class bodies and cached functions make."""
-        for function in self.project.functions:
-            body = function.module.body
-            if function is body:
-                names: Iterable[str] = function.bindings
-            else:
-                names = function.shared & function.bindings.keys()
-            for name in names:
-                yield from (self.symbols.kind_of(v, function) for v in function.bindings[name])
-            if self.is_cached(function):
-                yield from (self.symbols.kind_of(v, function) for v in function.returned)
-            if function.owner is not None and function.name == "__new__":
-                yield function.owner if _keeps_one(function) else None
-        for kind in self.project.classes:
-            for values in kind.bindings.values():
-                yield from (self.symbols.kind_of(value, kind.body) for value in values)
+    def _is_provided(self, kind: Class) -> bool:
+        """Whether a container provides one object of a class for all: `Singleton(Kind)`."""
+        calls = (call for name in sorted(_PROVIDERS) for call in self.project.calls_of(name))
+        return any(
+            call.node.args
+            and self.symbols.outside(call.node.func, call.function) in SINGLETONS
+            and self.symbols.resolve(call.node.args[0], call.function) is kind
+            for call in calls
+        )
+
+    def _is_kept(self, call: Call, deep: int = 3) -> bool:
+        """Whether what a call makes is kept by a module, a class, a cache or a shared object."""
+        function, node = call.function, call.node
+        if function.module.is_test:
+            return False
+        names = [name for name, values in function.bindings.items() if _has(values, node)]
+        if function.parent is None and (names or self._is_in_class(function, node)):
+            return True
+        if any(name in function.shared for name in names) or self._is_in_class(function, node):
+            return True
+        owner = function.owner
+        if owner is not None and self._keeps_it(owner, function, node):
+            return self.is_shared(owner) or is_of_class(function)
+        given = _has(function.returned, node) or any(
+            isinstance(each, syntax.Name) and each.id in names for each in function.returned
+        )
+        if not given:
+            return False
+        return self.is_cached(function) or (
+            deep > 0 and any(self._is_kept(each, deep - 1) for each in self._calls_of(function))
+        )
+
+    def _is_in_class(self, function: Function, node: syntax.Node) -> bool:
+        """Whether a call stands in the body of a class, in an assignment."""
+        kinds = (each for each in function.inner.values() if isinstance(each, Class))
+        return any(_has(v, node) for kind in kinds for v in kind.bindings.values())
+
+    def _keeps_it(self, owner: Class, method: Function, node: syntax.Node) -> bool:
+        stored = (pair for pairs in owner.attributes.values() for pair in pairs)
+        return any(function is method and _has([value], node) for function, value in stored)
 
     def is_cached(self, function: Function) -> bool:
         """Whether a decorator keeps what a function returns."""
+        if not _CACHE_NAMES & set(function.decorators):
+            return False
         return any(
-            self.symbols.outside(each, function.module.body) in CACHES
-            for each in function.decorators
+            self.symbols.outside(plain(each), function.module.body) in CACHES
+            for each in function.decorations
         )
 
 
-def _keeps_one(method: Function) -> bool:
-    """Whether a `__new__` keeps the object that it makes in its class."""
-    assigned = (n for n in ast.walk(method.node) if isinstance(n, ast.Assign))
-    return any(isinstance(t, ast.Attribute) for node in assigned for t in node.targets)
+def _has(values: list[syntax.Node], node: syntax.Node) -> bool:
+    """Whether some expressions are, or contain, another."""
+    return any(each is node for value in values for each in syntax.walk(value))
 
 
-def _stored(function: Function, name: str) -> list[tuple[ast.expr, ast.expr]]:
+def is_of_class(function: Function) -> bool:
+    """Whether a method has its class, and no object: what it assigns, the class keeps."""
+    return bool({"classmethod", "staticmethod"} & set(function.decorators))
+
+
+def _stored(function: Function, name: str) -> list[tuple[syntax.Node, syntax.Node]]:
     return [(key, value) for key, value, _ in function.elements.get(name, ())]
 
 
-def _written(values: Iterable[ast.expr]) -> Iterator[tuple[ast.expr, ast.expr]]:
+def _written(values: Iterable[syntax.Node]) -> Iterator[tuple[syntax.Node, syntax.Node]]:
     """The keys and values of dictionaries that are written out."""
     for each in values:
-        if isinstance(each, ast.Dict):
+        if isinstance(each, syntax.Dict):
             pairs = zip(each.keys, each.values, strict=True)
             yield from ((key, value) for key, value in pairs if key is not None)
-        elif isinstance(each, ast.DictComp):
+        elif isinstance(each, syntax.DictComp):
             yield each.key, each.value
 
 
-def argument_of(call: ast.Call, name: str, function: Function) -> ast.expr | None:
+def argument_of(call: syntax.Call, name: str, function: Function) -> syntax.Node | None:
     """What a call hands to a parameter of a function; None if that is not to be seen."""
     for keyword in call.keywords:
         if keyword.arg == name:
             return keyword.value
-    names = [parameter.arg for parameter in function.parameters]
-    bound = function.owner is not None and "staticmethod" not in map(dotted, function.decorators)
-    place = names.index(name) - (1 if bound else 0)
-    starred = any(isinstance(argument, ast.Starred) for argument in call.args[: place + 1])
+    bound = function.owner is not None and "staticmethod" not in function.decorators
+    place = function.parameters.index(name) - (1 if bound else 0)
+    starred = any(isinstance(argument, syntax.Starred) for argument in call.args[: place + 1])
     return None if starred or not 0 <= place < len(call.args) else call.args[place]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from . import syntax
 from .entries import MANY, ONCE, is_test
 from .facts import Arm, Call, Function
 from .findings import Certainty
@@ -15,6 +15,7 @@ from .program import Program
 from .reach import Step
 from .starts import Start
 from .symbols import Outside, Resource
+from .syntax import plain
 
 #: Starts, with the shared objects that each leaves bound to its loop.
 Suspects = dict[Start, list[Resource]]
@@ -210,7 +211,7 @@ def _imported(program: Program, suspects: Suspects, entry: Function) -> Iterator
         return
     own = (start for start in suspects if start.function is entry)
     for start in own:
-        if start.call in entry.module.main or not _has_handlers(program, entry):
+        if start.call.main or not _has_handlers(program, entry):
             continue
         for engine in suspects[start]:
             if engine in program.served():
@@ -265,7 +266,7 @@ def _runs_of(
     if decorated is not None:
         yield Run(decorated, (), decorated.call, way)
         return
-    for call in sorted(function.calls, key=lambda each: (each.line, each.node.col_offset)):
+    for call in sorted(function.calls, key=lambda each: each.line):
         start = program.begun.get(call)
         if start is not None and start.function is function:
             yield Run(start, call.arms, call, way)
@@ -290,15 +291,17 @@ def _runs_here(program: Program, function: Function) -> bool:
 
 def _callbacks(program: Program, entry: Function) -> Iterator[Run]:
     """What a command's application runs first: its callback, in the same process."""
-    own = {_application(each) for each in entry.decorators}
+    own = {_application(plain(each)) for each in entry.decorations}
     for function in entry.module.functions():
-        names = {_application(each, "callback") for each in function.decorators} - {None}
-        if function is not entry and names & own:
+        if function is entry or "callback" not in function.decorators:
+            continue
+        names = {_application(plain(each), "callback") for each in function.decorations} - {None}
+        if names & own:
             yield from _runs_of(program, function, (), 0)
 
 
-def _application(decorator: ast.expr, method: str | None = None) -> str | None:
-    if not isinstance(decorator, ast.Attribute) or not isinstance(decorator.value, ast.Name):
+def _application(decorator: syntax.Node, method: str | None = None) -> str | None:
+    if not isinstance(decorator, syntax.Attribute) or not isinstance(decorator.value, syntax.Name):
         return None
     return decorator.value.id if method in (None, decorator.attr) else None
 
@@ -323,8 +326,10 @@ def serves_elsewhere(call: Call) -> bool:
     """Whether a server serves from child processes."""
     for keyword in call.node.keywords:
         value = keyword.value
-        if keyword.arg == "reload" and isinstance(value, ast.Constant) and value.value is True:
+        if keyword.arg == "reload" and isinstance(value, syntax.Constant) and value.value is True:
             return True
-        if keyword.arg == "workers" and not (isinstance(value, ast.Constant) and value.value == 1):
+        if keyword.arg == "workers" and not (
+            isinstance(value, syntax.Constant) and value.value == 1
+        ):
             return True
     return False

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from . import syntax
 from .entries import Entries
 from .facts import Function, Module
 from .findings import Link, Silence, Thing
@@ -71,7 +71,7 @@ class Program:
             found
             for node in given
             for found in self.reach.ended_by(
-                node.func if isinstance(node, ast.Call) else node, start.call.function
+                node.func if isinstance(node, syntax.Call) else node, start.call.function
             )
         }
         reached = self.reach.down(start.targets)

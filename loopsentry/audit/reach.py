@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from .facts import Call, Class, Function, last_name
+from . import syntax
+from .facts import Call, Class, Function
 from .names import COPIERS
 from .symbols import Instance, Resource, Symbol, Symbols
+from .syntax import last_name
 
 #: A step of a chain: who, and the line at which it goes on.
 Step = tuple[Function, int]
@@ -104,16 +105,16 @@ class Reach:
             if isinstance(made, Resource) and made.shared and id(call.node.func) not in ending:
                 yield made, call.line
 
-    def _copied(self, function: Function) -> Iterator[ast.expr]:
+    def _copied(self, function: Function) -> Iterator[syntax.Node]:
         """The engines that are handed to what makes a new one like them."""
         for call in function.calls:
             if self.symbols.outside(call.node.func, function) in COPIERS:
                 yield from call.node.args
 
-    def _is_read(self, node: ast.expr, function: Function) -> bool:
+    def _is_read(self, node: syntax.Node, function: Function) -> bool:
         """Whether only an address, or the like, is read of an object."""
         first = ""
-        while isinstance(node, ast.Attribute):
+        while isinstance(node, syntax.Attribute):
             first, node = node.attr, node.value
             if isinstance(self.symbols.resolve(node, function), Resource) and first in _READ:
                 return True
@@ -145,14 +146,14 @@ class Reach:
         for call in function.calls:
             yield from self.ended_by(call.node.func, function)
 
-    def ended_by(self, node: ast.expr, function: Function) -> Iterator[Resource]:
+    def ended_by(self, node: syntax.Node, function: Function) -> Iterator[Resource]:
         """The resource whose method that ends it an expression is."""
-        if isinstance(node, ast.Attribute) and node.attr in _ENDS:
+        if isinstance(node, syntax.Attribute) and node.attr in _ENDS:
             found = self.symbols.resolve(node.value, function)
             if isinstance(found, Resource) and _ends(found, node.attr):
                 yield found.engine
 
-    def _ending(self, function: Function) -> Iterator[ast.expr]:
+    def _ending(self, function: Function) -> Iterator[syntax.Node]:
         """The nodes of what is only mentioned to be ended."""
         for call in function.calls:
             if any(self.ended_by(call.node.func, function)):
@@ -197,21 +198,19 @@ def _ends(resource: Resource, name: str) -> bool:
     return name == "dispose" if resource.kind == "engine" else True
 
 
-def _mentioned(function: Function) -> Iterator[ast.expr]:
+def _mentioned(function: Function) -> Iterator[syntax.Node]:
     """All names that a function reads, also in its parameters' defaults and annotations."""
     yield from function.loads
-    if isinstance(function.node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-        given = function.node.args
-        for default in (*given.defaults, *given.kw_defaults):
-            yield from _names(default)
-        for parameter in function.parameters:
-            if isinstance(parameter.annotation, ast.Subscript):
-                yield from _names(parameter.annotation)
+    for default in function.defaults:
+        yield from _names(default)
+    for annotation in function.annotations.values():
+        if isinstance(annotation, syntax.Subscript):
+            yield from _names(annotation)
 
 
-def _names(node: ast.expr | None) -> Iterator[ast.expr]:
+def _names(node: syntax.Node | None) -> Iterator[syntax.Node]:
     if node is None:
         return
-    for each in ast.walk(node):
-        if isinstance(each, ast.Call):
-            yield from (a for a in each.args if isinstance(a, (ast.Name, ast.Attribute)))
+    for each in syntax.walk(node):
+        if isinstance(each, syntax.Call):
+            yield from (a for a in each.args if isinstance(a, (syntax.Name, syntax.Attribute)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import platform
 import re
@@ -15,7 +14,7 @@ from typing import Any
 from loopsentry import catalog
 
 from .auditor import load_rules
-from .findings import CERTAINTIES, Audit, Finding, Link
+from .findings import CERTAINTIES, Audit, Finding, Link, source_line
 from .sarif import as_sarif
 
 SHOWN = 7
@@ -117,12 +116,7 @@ def _titles() -> dict[str, str]:
 
 def _source(path: Path, line: int) -> str:
     """A line of source, without what is before its `@` in a URL; "" if it cannot be read."""
-    try:
-        with path.open(encoding="utf-8", errors="replace") as file:
-            text = next(itertools.islice(file, line - 1, line), "")
-    except OSError:
-        return ""
-    return _PASSWORD.sub(r"\1:***@", text.strip())[:160]
+    return _PASSWORD.sub(r"\1:***@", source_line(path, line).strip())[:160]
 
 
 def summarise(audit: Audit) -> Iterator[str]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import marshal
 import os
 import sys
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .facts import Call, Class, Function, Module, last_name, read_module
+from .facts import Call, Class, Function, Module, read_module
+from .reading import Progress, read_all
+from .syntax import last_name
 
 #: Folders that hold no source of the project's own.
 SKIPPED = frozenset(
     {"__pycache__", "node_modules", "site-packages", "build", "dist", "venv", "env", "_build"}
 )
-LARGEST = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,10 @@ class Project:
     modules: list[Module] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     _functions: list[Function] = field(default_factory=list)
+    _classes: list[Class] = field(default_factory=list)
+    _callers: dict[str, list[Function]] = field(default_factory=dict)
     _calls: dict[str, list[Call]] = field(default_factory=dict)
+    _renamed: dict[str, set[str]] = field(default_factory=dict)
     _children: dict[str, set[str]] = field(default_factory=dict)
     _suffixes: dict[tuple[str, ...], list[Module]] = field(default_factory=dict)
 
@@ -59,24 +63,49 @@ class Project:
         return self._functions
 
     @property
-    def classes(self) -> Iterator[Class]:
+    def classes(self) -> list[Class]:
         """All classes of the project."""
-        for function in self.functions:
-            yield from (each for each in function.inner.values() if isinstance(each, Class))
+        if not self._classes:
+            inner = (each for function in self.functions for each in function.inner.values())
+            self._classes = [each for each in inner if isinstance(each, Class)]
+        return self._classes
 
     def calls_of(self, name: str) -> list[Call]:
-        """The calls of whatever has a name, by the name's last part."""
-        if not self._calls:
+        """The calls of whatever has a name, by the name's last part, or another name of it."""
+        known = self._calls.get(name)
+        if known is None:
+            names = self._other_names(name)
+            known = self._calls[name] = [
+                call
+                for function in self.callers_of(name)
+                for call in function.calls
+                if last_name(call.node.func) in names
+            ]
+        return known
+
+    def callers_of(self, name: str) -> list[Function]:
+        """The functions that call whatever has a name; of `=name`, that give such a keyword."""
+        if not self._callers:
             for function in self.functions:
-                for call in function.calls:
-                    self._calls.setdefault(last_name(call.node.func), []).append(call)
-        return self._calls.get(name, [])
+                for each in function.called:
+                    self._callers.setdefault(each, []).append(function)
+        found = (f for each in sorted(self._other_names(name)) for f in self._callers.get(each, ()))
+        return list(dict.fromkeys(found))
+
+    def _other_names(self, name: str) -> set[str]:
+        """A name, and those that imports and assignments give to what has it."""
+        if not self._renamed:
+            self._renamed[""] = set()
+            for function in self.functions:
+                for new, old in function.renames:
+                    self._renamed.setdefault(old, set()).add(new)
+        return {name, *self._renamed.get(name, ())}
 
     def subclasses(self, name: str) -> set[str]:
         """The names of the classes that name a class as their base, and of theirs."""
         if not self._children:
             for kind in self.classes:
-                for base in map(last_name, kind.node.bases):
+                for base in kind.base_names:
                     self._children.setdefault(base, set()).add(kind.name)
         found, waiting = set[str](), [name]
         while waiting:
@@ -133,29 +162,26 @@ def _common(one: Path, other: Path) -> tuple[str, ...]:
     return tuple(a for a, b in both if a == b)
 
 
-def read_project(root: Path, paths: Iterable[Path]) -> Project:
+def read_project(
+    root: Path,
+    paths: Iterable[Path],
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Project:
     """Read all source files below some paths; nothing is imported or run."""
     project = Project(root)
-    for path in _files(paths):
+    files = list(dict.fromkeys(_files(paths)))
+    outcomes = read_all(files, cache, progress)
+    for path in files:
         relative = path.relative_to(root)
-        try:
-            with warnings.catch_warnings(action="ignore"):
-                module = read_module(path, relative.with_suffix("").parts, _read(path))
-        except SyntaxError as exc:
-            reason = f"line {exc.lineno}: {exc.msg}"
-            project.skipped.append(Skipped(relative.as_posix(), reason, newer=True))
-        except (OSError, ValueError, RecursionError) as exc:
-            words = str(exc) or type(exc).__name__
-            project.skipped.append(Skipped(relative.as_posix(), words))
+        blob, reason, newer = outcomes[path]
+        if blob is None:
+            project.skipped.append(Skipped(relative.as_posix(), reason, newer))
         else:
-            project.add(module)
+            parts = relative.with_suffix("").parts
+            summary = marshal.loads(blob)  # noqa: S302 - written by us
+            project.add(read_module(path, parts, len(project.modules), summary))
     return project
-
-
-def _read(path: Path) -> bytes:
-    if path.stat().st_size > LARGEST:
-        raise ValueError(f"larger than {LARGEST} bytes")
-    return path.read_bytes()
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from . import syntax
 from .entries import THREADS
-from .facts import Call, Class, Function, dotted, last_name
+from .facts import Call, Class, Function
 from .names import BRIDGES, BRIDGING_APPS, COMBINERS, KEPT, RUNNERS
 from .sources import Project
 from .symbols import Instance, Outside, Symbols
+from .syntax import dotted, last_name
 
 _NAMES = frozenset({name.rpartition(".")[2] for name in RUNNERS | KEPT | BRIDGES})
 HELPERS_DEEP = 6
@@ -53,7 +54,7 @@ class Start:
     def loop(self) -> str | None:
         """The variable of the function that holds the loop, None if each call makes one."""
         func = self.call.node.func
-        held = isinstance(func, ast.Attribute) and isinstance(func.value, ast.Name)
+        held = isinstance(func, syntax.Attribute) and isinstance(func.value, syntax.Name)
         if self.through or not held or self.call.function is not self.function:
             return None
         name = func.value.id  # type: ignore[attr-defined]
@@ -62,7 +63,7 @@ class Start:
 
 #: A call that starts a loop, what it runs, whether the loop is kept, the helpers passed so far,
 #: and who starts it in the end.
-Begun = tuple[Call, ast.expr, bool, tuple[Function, ...], Function]
+Begun = tuple[Call, syntax.Node, bool, tuple[Function, ...], Function]
 
 
 class Starts:
@@ -103,7 +104,7 @@ class Starts:
 
     # primitive starts ----------------------------------------------------------------------
 
-    def _primitive(self) -> Iterator[tuple[Call, ast.expr, bool]]:
+    def _primitive(self) -> Iterator[tuple[Call, syntax.Node, bool]]:
         yield from self._submitted()
         for name in sorted(_NAMES):
             for call in self.project.calls_of(name):
@@ -125,17 +126,17 @@ class Starts:
             scope = function.parent or function.module.body
             for node in function.decorations:
                 yield from self._of_base(node, function)
-                plain = node.func if isinstance(node, ast.Call) else node
+                plain = node.func if isinstance(node, syntax.Call) else node
                 name = self.symbols.outside(plain, scope)
                 if name in BRIDGES or name.startswith(BRIDGING_APPS):
-                    made = node if isinstance(node, ast.Call) else None
+                    made = node if isinstance(node, syntax.Call) else None
                     call = made or self.symbols.make_call(plain, [], plain)
                     begun = Call(call, scope, repeated=False, arms=(), final=False)
                     yield Start(begun, function, function.line, (function,), kept=False)
 
-    def _of_base(self, node: ast.expr, function: Function) -> Iterator[Start]:
+    def _of_base(self, node: syntax.Node, function: Function) -> Iterator[Start]:
         """Asynchronous tasks whose base class runs them: `@app.task(base=AsyncTask)`."""
-        for keyword in node.keywords if isinstance(node, ast.Call) else ():
+        for keyword in node.keywords if isinstance(node, syntax.Call) else ():
             kind = self.symbols.resolve(keyword.value, function.module.body)
             if keyword.arg != "base" or not isinstance(kind, Class):
                 continue
@@ -147,25 +148,25 @@ class Starts:
                         yield Start(call, function, function.line, (function,), kept)
                         return
 
-    def _submitted(self) -> Iterator[tuple[Call, ast.expr, bool]]:
+    def _submitted(self) -> Iterator[tuple[Call, syntax.Node, bool]]:
         """Runners handed to a thread with their coroutine: `submit(asyncio.run, work())`."""
         for name in sorted(THREADS):
             for call in self.project.calls_of(name):
                 given = [*call.node.args, *(k.value for k in call.node.keywords)]
-                given = [e for g in given for e in (g.elts if isinstance(g, ast.Tuple) else [g])]
+                given = [e for g in given for e in (g.elts if isinstance(g, syntax.Tuple) else [g])]
                 for runner, coroutine in itertools.pairwise(given):
-                    if isinstance(runner, (ast.Name, ast.Attribute)):
+                    if isinstance(runner, (syntax.Name, syntax.Attribute)):
                         found = self.symbols.resolve(runner, call.function)
                         if isinstance(found, Outside) and found.name in RUNNERS:
                             yield call, coroutine, False
 
     def _is_kept(self, call: Call) -> bool:
         """Whether the loop is held by something that outlives the call."""
-        base = call.node.func.value if isinstance(call.node.func, ast.Attribute) else None
-        if not isinstance(base, (ast.Name, ast.Attribute)):
+        base = call.node.func.value if isinstance(call.node.func, syntax.Attribute) else None
+        if not isinstance(base, (syntax.Name, syntax.Attribute)):
             return False
         name = (dotted(base) or "").partition(".")[0]
-        if isinstance(base, ast.Attribute):
+        if isinstance(base, syntax.Attribute):
             return name in ("self", "cls") or name not in call.function.imports
         around: Function | None = call.function
         while around is not None and around.parent is not None:
@@ -176,13 +177,13 @@ class Starts:
             around = around.parent
         return around is not None and name in around.bindings
 
-    def _lasts(self, value: ast.expr, scope: Function) -> bool:
+    def _lasts(self, value: syntax.Node, scope: Function) -> bool:
         """Whether what a local variable is set to outlives the function."""
-        if isinstance(value, ast.Attribute):
+        if isinstance(value, syntax.Attribute):
             return True
-        if isinstance(value, ast.Name):
+        if isinstance(value, syntax.Name):
             return value.id not in scope.bindings or value.id in scope.shared
-        if not isinstance(value, ast.Call):
+        if not isinstance(value, syntax.Call):
             return False
         getter = self.symbols.resolve(value.func, scope)
         if not isinstance(getter, Function) or getter.asynchronous:
@@ -190,27 +191,27 @@ class Starts:
         return any(
             self._lasts(each, getter)
             for each in getter.returned
-            if isinstance(each, (ast.Name, ast.Attribute, ast.Call))
+            if isinstance(each, (syntax.Name, syntax.Attribute, syntax.Call))
         )
 
     # helpers -------------------------------------------------------------------------------
 
-    def _helper(self, call: Call, node: ast.expr) -> tuple[Function, int] | None:
+    def _helper(self, call: Call, node: syntax.Node) -> tuple[Function, int] | None:
         """The function whose own parameter is run, or called and run, and which one that is."""
-        name = dotted(node.func if isinstance(node, ast.Call) else node)
+        name = dotted(node.func if isinstance(node, syntax.Call) else node)
         around: Function | None = call.function
         bound = {name}
         while around is not None and around.parent is not None:
             for value in (v for each in list(bound) for v in around.bindings.get(each or "", ())):
-                bound.add(dotted(value.func if isinstance(value, ast.Call) else value))
+                bound.add(dotted(value.func if isinstance(value, syntax.Call) else value))
             for index, parameter in enumerate(around.parameters):
-                if parameter.arg in bound:
+                if parameter in bound:
                     return around, index
             around = around.parent
         return None
 
-    def _calls_of(self, function: Function, index: int) -> Iterator[tuple[Call, ast.expr]]:
-        name = function.parameters[index].arg
+    def _calls_of(self, function: Function, index: int) -> Iterator[tuple[Call, syntax.Node]]:
+        name = function.parameters[index]
         bound = function.owner is not None
         for call in self.project.calls_of(function.name):
             if self.symbols.resolve(call.node.func, call.function) is not function:
@@ -231,7 +232,7 @@ class Starts:
         names = {decorator.name, decorator.parent.name if decorator.parent else ""}
         for function in self.functions:
             for node in function.decorations if function.asynchronous else ():
-                plain = node.func if isinstance(node, ast.Call) else node
+                plain = node.func if isinstance(node, syntax.Call) else node
                 if last_name(plain) not in names:
                     continue
                 scope = function.parent or function.module.body
@@ -245,32 +246,32 @@ class Starts:
     # coroutines ----------------------------------------------------------------------------
 
     def coroutines(  # noqa: C901 - one arm for each kind
-        self, node: ast.expr, scope: Function
+        self, node: syntax.Node, scope: Function
     ) -> Iterator[Function]:
         """The functions whose coroutines an expression is or holds."""
         match node:
-            case ast.Call():
+            case syntax.Call():
                 callee = self.symbols.resolve(node.func, scope)
                 yield from self._made_by(node, callee, scope)
-            case ast.Name():
+            case syntax.Name():
                 found = self.symbols.resolve(node, scope)
                 if isinstance(found, Function):
                     yield found
                 for value in scope.bindings.get(node.id, ()):
-                    if isinstance(value, (ast.Call, ast.Lambda)):
+                    if isinstance(value, (syntax.Call, syntax.Lambda)):
                         yield from self.coroutines(value, scope)
-            case ast.Attribute():
+            case syntax.Attribute():
                 found = self.symbols.resolve(node, scope)
                 if isinstance(found, Function):
                     yield found
-            case ast.Lambda():
+            case syntax.Lambda():
                 yield from self.coroutines(node.body, scope)
-            case ast.Starred() | ast.Await():
+            case syntax.Starred() | syntax.Await():
                 yield from self.coroutines(node.value, scope)
-            case ast.ListComp() | ast.GeneratorExp():
+            case syntax.ListComp() | syntax.GeneratorExp():
                 yield from self.coroutines(node.elt, scope)
 
-    def _made_by(self, node: ast.Call, callee: object, scope: Function) -> Iterator[Function]:
+    def _made_by(self, node: syntax.Call, callee: object, scope: Function) -> Iterator[Function]:
         if isinstance(callee, Function):
             yield callee
         elif isinstance(callee, (Instance, Class)):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from .facts import Class, Function, Module, dotted, is_state
-from .flows import Flows
+from . import syntax
+from .facts import Class, Function, Module
+from .flows import Flows, is_of_class
 from .names import FACTORIES, KEPT, MAKERS, RUNNERS, SINGLETONS
 from .pools import is_pooled, is_pooled_by, is_tolerant
 from .sources import Project
+from .syntax import dotted, is_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class Symbols:
         self._known: dict[tuple[object, ...], Symbol] = {}
         self._resources: dict[int, Resource] = {}
         self._copies: dict[tuple[int, int], Resource] = {}
-        self._made_up: list[ast.Call] = []
+        self._made_up: list[syntax.Call] = []
         self.flows = Flows(project, self)
         self._fillers: dict[Module, dict[str, list[Function]]] = {}
 
@@ -91,7 +92,7 @@ class Symbols:
 
     # names ---------------------------------------------------------------------------------
 
-    def resolve(self, node: ast.expr, scope: Function) -> Symbol:
+    def resolve(self, node: syntax.Node, scope: Function) -> Symbol:
         """What an expression is."""
         key = ("resolve", id(node), id(scope))
         if key not in self._known:
@@ -99,29 +100,31 @@ class Symbols:
             self._known[key] = self._resolve(node, scope)
         return self._known[key]
 
-    def _resolve(self, node: ast.expr, scope: Function) -> Symbol:
+    def _resolve(self, node: syntax.Node, scope: Function) -> Symbol:
         match node:
-            case ast.Name():
+            case syntax.Name():
                 return self.name(node.id, scope)
-            case ast.Attribute():
+            case syntax.Attribute():
                 state = self.flows.of_state(node.attr) if is_state(node) else None
                 return state or self.attribute(self.resolve(node.value, scope), node.attr)
             case _:
                 return self.value(node, scope, _LOCAL)
 
-    def make_call(self, func: ast.expr, args: list[ast.expr], place: ast.expr) -> ast.Call:
+    def make_call(
+        self, func: syntax.Node, args: list[syntax.Node], place: syntax.Node
+    ) -> syntax.Call:
         """A call that the source does not spell out, kept as long as what is known of it."""
-        keywords = place.keywords if isinstance(place, ast.Call) else []
-        made = ast.copy_location(ast.Call(func, args, keywords), place)
+        keywords = place.keywords if isinstance(place, syntax.Call) else []
+        made = syntax.Call(place.lineno, func, args, keywords)
         self._made_up.append(made)
         return made
 
-    def outside(self, node: ast.expr, scope: Function) -> str:
+    def outside(self, node: syntax.Node, scope: Function) -> str:
         """The dotted name of what an expression is of another package, "" for anything else."""
         found = self.resolve(node, scope)
         return found.name if isinstance(found, Outside) else ""
 
-    def kind_of(self, node: ast.expr, scope: Function) -> Class | None:
+    def kind_of(self, node: syntax.Node, scope: Function) -> Class | None:
         """The class of the object that an expression makes."""
         found = self.value(node, scope, _LOCAL)
         return found.kind if isinstance(found, Instance) else None
@@ -167,13 +170,12 @@ class Symbols:
             return self.variable(scope.module, name)
         if name in scope.shared:
             return _UNKNOWN
-        for parameter in scope.parameters:
-            if parameter.arg == name:
-                return self._parameter(parameter, scope)
+        if name in scope.parameters:
+            return self._parameter(name, scope)
         if name in scope.entered:
             return self.entered(scope.entered[name], scope)
         if name in scope.bindings:
-            holder = (name, isinstance(scope.node, ast.ClassDef))
+            holder = (name, scope.is_class)
             return self._first(scope.bindings[name], scope, holder)
         return _UNKNOWN
 
@@ -191,20 +193,20 @@ class Symbols:
     def _builtin(self, name: str) -> Symbol:
         return Outside(name) if name in _BUILTINS else None
 
-    def _parameter(self, parameter: ast.arg, scope: Function) -> Symbol:
-        first = scope.parameters and scope.parameters[0] is parameter
-        if scope.owner is not None and first and not _is_static(scope):
-            return scope.owner if parameter.arg == "cls" else Instance(scope.owner)
-        if parameter.annotation is not None:
-            kind = self.resolve(*self.annotated(parameter.annotation, scope))
+    def _parameter(self, name: str, scope: Function) -> Symbol:
+        if scope.owner is not None and scope.parameters[0] == name and not _is_static(scope):
+            return scope.owner if name == "cls" else Instance(scope.owner)
+        annotation = scope.annotations.get(name)
+        if annotation is not None:
+            kind = self.resolve(*self.annotated(annotation, scope))
             if isinstance(kind, Class):
                 return Instance(kind)
-        return self.flows.given_to(parameter.arg, scope)
+        return self.flows.given_to(name, scope)
 
-    def annotated(self, node: ast.expr, scope: Function) -> tuple[ast.expr, Function]:
+    def annotated(self, node: syntax.Node, scope: Function) -> tuple[syntax.Node, Function]:
         """The type that an annotation comes to, and where that is to be understood."""
         plain, body = _plain(node), scope.module.body
-        if not isinstance(plain, ast.Name):
+        if not isinstance(plain, syntax.Name):
             return plain, body
         home, name = body, plain.id
         if name in body.imports:
@@ -212,7 +214,7 @@ class Symbols:
             home, name = (found[0].body, found[1]) if found is not None else (body, name)
         values = home.bindings.get(name, [])
         alias = values[0] if len(values) == 1 else None
-        if isinstance(alias, (ast.Subscript, ast.BinOp)):
+        if isinstance(alias, (syntax.Subscript, syntax.BinOp)):
             return _plain(alias), home
         return plain, body
 
@@ -298,7 +300,7 @@ class Symbols:
             if name in each.attributes:
                 kept = self.flows.is_shared(kind)
                 stored = each.attributes[name]
-                values = (self.value(v, m, (name, kept or _is_of_class(m))) for m, v in stored)
+                values = (self.value(v, m, (name, kept or is_of_class(m))) for m, v in stored)
                 found = next((value for value in values if value is not None), None)
                 if found is not None:
                     return found
@@ -313,21 +315,21 @@ class Symbols:
                 continue
             seen.add(each)
             yield each
-            for base in each.node.bases:
+            for base in each.bases:
                 found = self.resolve(base, each.scope)
                 if isinstance(found, Class):
                     waiting.append(found)
 
     # values --------------------------------------------------------------------------------
 
-    def _first(self, values: Iterable[ast.expr], scope: Function, holder: Holder) -> Symbol:
+    def _first(self, values: Iterable[syntax.Node], scope: Function, holder: Holder) -> Symbol:
         for value in values:
             found = self.value(value, scope, holder)
             if found is not None:
                 return found
         return None
 
-    def value(self, node: ast.expr, scope: Function, holder: Holder) -> Symbol:
+    def value(self, node: syntax.Node, scope: Function, holder: Holder) -> Symbol:
         """What an expression comes to, for whoever holds the result."""
         key = ("value", id(node), id(scope), holder)
         if key not in self._known:
@@ -335,24 +337,24 @@ class Symbols:
             self._known[key] = self._value(node, scope, holder)
         return self._known[key]
 
-    def _value(self, node: ast.expr, scope: Function, holder: Holder) -> Symbol:
+    def _value(self, node: syntax.Node, scope: Function, holder: Holder) -> Symbol:
         match node:
-            case ast.Call():
+            case syntax.Call():
                 return self._called(node, scope, holder)
-            case ast.Await() | ast.Starred() | ast.NamedExpr():
+            case syntax.Await() | syntax.Starred() | syntax.NamedExpr():
                 return self.value(node.value, scope, holder)
-            case ast.IfExp() | ast.BoolOp():
-                arms = node.values if isinstance(node, ast.BoolOp) else (node.body, node.orelse)
+            case syntax.IfExp() | syntax.BoolOp():
+                arms = node.values if isinstance(node, syntax.BoolOp) else (node.body, node.orelse)
                 return self._first(arms, scope, holder)
-            case ast.Name() | ast.Attribute():
+            case syntax.Name() | syntax.Attribute():
                 return self.resolve(node, scope)
-            case ast.Subscript():
+            case syntax.Subscript():
                 return self.flows.element(node.value, scope)
             case _:
                 return None
 
     def _called(  # noqa: PLR0911 - one for each kind
-        self, node: ast.Call, scope: Function, holder: Holder
+        self, node: syntax.Call, scope: Function, holder: Holder
     ) -> Symbol:
         callee = self.resolve(node.func, scope)
         match callee:
@@ -370,12 +372,12 @@ class Symbols:
                 if not anew or _gives_kept(callee):
                     return found
                 return self._copy(found, node, scope, holder)  # type: ignore[arg-type]
-            case _ if isinstance(node.func, ast.Attribute) and node.func.attr in _LOOKUPS:
+            case _ if isinstance(node.func, syntax.Attribute) and node.func.attr in _LOOKUPS:
                 return self.flows.element(node.func.value, scope)
             case _:
                 return None
 
-    def _made(self, node: ast.Call, name: str, scope: Function, holder: Holder) -> Symbol:
+    def _made(self, node: syntax.Call, name: str, scope: Function, holder: Holder) -> Symbol:
         if name in FACTORIES:
             return self._factory(node, scope, holder)
         if node.args and (name in RUNNERS or name in KEPT or name == "functools.partial"):
@@ -399,7 +401,7 @@ class Symbols:
             made.shared, made.name = True, holder[0]
         return made
 
-    def _copy(self, made: Resource, call: ast.Call, scope: Function, holder: Holder) -> Resource:
+    def _copy(self, made: Resource, call: syntax.Call, scope: Function, holder: Holder) -> Resource:
         """What one call of a function that makes a new object makes: another for each call."""
         key = (id(made), id(call))
         if key not in self._copies:
@@ -415,7 +417,7 @@ class Symbols:
             copied.shared, copied.name = True, holder[0]
         return copied
 
-    def _factory(self, node: ast.Call, scope: Function, holder: Holder) -> Symbol:
+    def _factory(self, node: syntax.Call, scope: Function, holder: Holder) -> Symbol:
         given = [*node.args[:1], *(k.value for k in node.keywords if k.arg in ("bind", "engine"))]
         source = self._first(given, scope, _LOCAL)
         if not isinstance(source, Resource):
@@ -429,7 +431,7 @@ class Symbols:
             self._resources[id(node)] = made
         return made
 
-    def entered(self, node: ast.expr, scope: Function) -> Symbol:
+    def entered(self, node: syntax.Node, scope: Function) -> Symbol:
         """What `with node as name` binds the name to."""
         found = self.value(node, scope, _LOCAL)
         if isinstance(found, Instance):
@@ -453,29 +455,22 @@ def _gives_kept(function: Function) -> bool:
 _BUILTINS = frozenset({"len", "list", "print", "range", "super", "getattr", "hasattr", "type"})
 
 
-def _plain(annotation: ast.expr) -> ast.expr:
+def _plain(annotation: syntax.Node) -> syntax.Node:
     """A type without `Optional`, `Annotated` and `| None`."""
     while True:
         match annotation:
-            case ast.BinOp(op=ast.BitOr()):
+            case syntax.BinOp(op="BitOr"):
                 annotation = annotation.left
-            case ast.Subscript(value=ast.Name(id="Optional" | "Annotated" | "Final")):
+            case syntax.Subscript(value=syntax.Name(id="Optional" | "Annotated" | "Final")):
                 inner = annotation.slice
-                annotation = inner.elts[0] if isinstance(inner, ast.Tuple) else inner
+                annotation = inner.elts[0] if isinstance(inner, syntax.Tuple) else inner
             case _:
                 return annotation
 
 
-def _is_of_class(function: Function) -> bool:
-    """Whether a method has its class, and no object: what it assigns, the class keeps."""
-    names = {dotted(each) for each in function.decorators}
-    return bool(names & {"classmethod", "staticmethod"})
-
-
 def _is_static(function: Function) -> bool:
-    return any(dotted(each) == "staticmethod" for each in function.decorators)
+    return "staticmethod" in function.decorators
 
 
 def _is_property(function: Function) -> bool:
-    names = (dotted(each) or "" for each in function.decorators)
-    return any(name.rpartition(".")[2] in ("property", "cached_property") for name in names)
+    return bool({"property", "cached_property"} & set(function.decorators))

@@ -8,15 +8,16 @@ Await the coroutine, or `asyncio.wrap_future(…)` of what another thread's loop
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
 
+from loopsentry.audit import syntax
 from loopsentry.audit.entries import is_test
-from loopsentry.audit.facts import Call, Function, dotted
+from loopsentry.audit.facts import Call, Function
 from loopsentry.audit.findings import Finding
 from loopsentry.audit.program import Program
 from loopsentry.audit.reach import Step
 from loopsentry.audit.symbols import Outside
+from loopsentry.audit.syntax import dotted
 
 CODE = "LSA110"
 NAME = "blocking-result-in-loop"
@@ -51,17 +52,15 @@ _OWN = ("asyncio.get_running_loop()", "asyncio.get_event_loop()")
 
 def find(program: Program) -> Iterator[Finding]:
     """Find coroutines that wait for a submitted coroutine's result."""
-    for function in program.functions:
-        if is_test(function):
+    for call in program.project.calls_of("result"):
+        function = call.function
+        submitted = None if is_test(function) else _submitted(program, function, call)
+        if submitted is None:
             continue
-        for call in function.calls:
-            submitted = _submitted(program, function, call)
-            if submitted is None:
-                continue
-            if function.asynchronous:
-                yield _finding(program, function, call, submitted)
-            elif (caller := _coroutine_above(program, function)) is not None:
-                yield _below(program, caller, (function, call.line))
+        if function.asynchronous:
+            yield _finding(program, function, call, submitted)
+        elif (caller := _coroutine_above(program, function)) is not None:
+            yield _below(program, caller, (function, call.line))
 
 
 def _coroutine_above(program: Program, function: Function) -> Step | None:
@@ -87,21 +86,21 @@ def _below(program: Program, caller: Step, here: Step) -> Finding:
     )
 
 
-def _submitted(program: Program, function: Function, call: Call) -> ast.Call | None:
+def _submitted(program: Program, function: Function, call: Call) -> syntax.Call | None:
     """The submission whose result a call waits for."""
     node = call.node.func
-    if not isinstance(node, ast.Attribute) or node.attr != "result":
+    if not isinstance(node, syntax.Attribute) or node.attr != "result":
         return None
     values = [node.value, *function.bindings.get(dotted(node.value) or "", ())]
     for value in values:
-        if isinstance(value, ast.Call):
+        if isinstance(value, syntax.Call):
             callee = program.symbols.resolve(value.func, function)
             if isinstance(callee, Outside) and callee.name == _SUBMIT:
                 return value
     return None
 
 
-def _finding(program: Program, function: Function, call: Call, submitted: ast.Call) -> Finding:
+def _finding(program: Program, function: Function, call: Call, submitted: syntax.Call) -> Finding:
     given = [*submitted.args[1:2], *(k.value for k in submitted.keywords if k.arg == "loop")]
     loop = program.symbols.resolve(given[0], function) if given else None
     own = isinstance(loop, Outside) and loop.name in _OWN

@@ -11,17 +11,18 @@ or on the same `asyncio.Runner`.
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
 
+from loopsentry.audit import syntax
 from loopsentry.audit.entries import is_test
-from loopsentry.audit.facts import Function, last_name
+from loopsentry.audit.facts import Function
 from loopsentry.audit.findings import Certainty, Finding
 from loopsentry.audit.processes import Run, Suspects, find_pairs, serves_elsewhere
 from loopsentry.audit.program import Program
 from loopsentry.audit.reach import Step
 from loopsentry.audit.starts import Start
 from loopsentry.audit.symbols import Outside, Resource
+from loopsentry.audit.syntax import last_name
 
 CODE = "LSA109"
 NAME = "dispose-on-another-loop"
@@ -154,9 +155,9 @@ def _registered(program: Program) -> Iterator[Function]:
                     yield from _meant(program, argument, function)
 
 
-def _meant(program: Program, node: ast.expr, scope: Function) -> Iterator[Function]:
+def _meant(program: Program, node: syntax.Node, scope: Function) -> Iterator[Function]:
     """The function that an expression is; a lambda's calls stand in the function around it."""
-    if isinstance(node, ast.Lambda):
+    if isinstance(node, syntax.Lambda):
         yield scope
         return
     found = program.symbols.resolve(node, scope)
@@ -164,19 +165,19 @@ def _meant(program: Program, node: ast.expr, scope: Function) -> Iterator[Functi
         yield found
 
 
-def _is_ending(program: Program, node: ast.expr, function: Function) -> bool:
+def _is_ending(program: Program, node: syntax.Node, function: Function) -> bool:
     """Whether a decorator registers its function for the end of the process."""
-    plain = node.func if isinstance(node, ast.Call) else node
+    plain = node.func if isinstance(node, syntax.Call) else node
     found = program.symbols.resolve(plain, function.parent or function.module.body)
     if isinstance(found, Outside) and found.name == "atexit.register":
         return True
-    given = node.args if isinstance(node, ast.Call) else ()
-    event = any(isinstance(each, ast.Constant) and each.value == "shutdown" for each in given)
-    signal = isinstance(plain, ast.Attribute) and "shutdown" in last_name(plain.value)
+    given = node.args if isinstance(node, syntax.Call) else ()
+    event = any(isinstance(each, syntax.Constant) and each.value == "shutdown" for each in given)
+    signal = isinstance(plain, syntax.Attribute) and "shutdown" in last_name(plain.value)
     return (last_name(plain) == "on_event" and event) or (_connects(plain) and signal)
 
 
-def _connects(node: ast.expr) -> bool:
+def _connects(node: syntax.Node) -> bool:
     """Whether a decorator connects its function to a signal."""
     return last_name(node) in ("connect", "connect_via")
 

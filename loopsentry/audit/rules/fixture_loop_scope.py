@@ -12,18 +12,19 @@ engine no pool.
 
 from __future__ import annotations
 
-import ast
 import configparser
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from loopsentry.audit.facts import Class, Function, dotted, last_name
+from loopsentry.audit import syntax
+from loopsentry.audit.facts import Class, Function
 from loopsentry.audit.findings import Finding
 from loopsentry.audit.program import Program
 from loopsentry.audit.reach import Step
 from loopsentry.audit.symbols import Outside, Resource
+from loopsentry.audit.syntax import dotted, last_name
 
 CODE = "LSA108"
 NAME = "fixture-loop-scope"
@@ -142,10 +143,10 @@ def find(program: Program) -> Iterator[Finding]:
 # fixtures ------------------------------------------------------------------------------------
 
 
-def _fixture_call(program: Program, function: Function) -> tuple[str, ast.expr] | None:
+def _fixture_call(program: Program, function: Function) -> tuple[str, syntax.Node] | None:
     """The decorator that makes a fixture of a function, and its name after imports."""
-    for node in function.decorations:
-        plain = node.func if isinstance(node, ast.Call) else node
+    for node in function.decorations if "fixture" in function.decorators else ():
+        plain = node.func if isinstance(node, syntax.Call) else node
         found = program.symbols.resolve(plain, function.parent or function.module.body)
         if isinstance(found, Outside) and found.name in _FIXTURES:
             return found.name, node
@@ -174,7 +175,7 @@ def _read_fixture(program: Program, function: Function, plugin: Plugin) -> Fixtu
 
 def _loop_of_fixture(program: Program, function: Function, plugin: Plugin) -> str:
     """The scope of the loop on which a fixture runs; of a synchronous one, its own scope."""
-    _, node = _fixture_call(program, function) or ("", function.decorators[0])
+    _, node = _fixture_call(program, function) or ("", function.decorations[0])
     scope = _text(node, "scope") or "function"
     if not function.asynchronous:
         return scope
@@ -185,7 +186,7 @@ def _given(program: Program, function: Function) -> tuple[Resource, bool] | None
     """The engine or pool that a fixture makes and gives, and whether the fixture connects it."""
     for node in function.returned:
         found = program.symbols.value(node, function, (function.name, False))
-        entered = isinstance(node, ast.Name) and node.id in function.entered
+        entered = isinstance(node, syntax.Name) and node.id in function.entered
         if not isinstance(found, Resource) or found.engine.kind == "primitive":
             continue
         engine = found.engine
@@ -200,7 +201,7 @@ def _given(program: Program, function: Function) -> tuple[Resource, bool] | None
 def _connects(program: Program, function: Function, engine: Resource) -> bool:
     for call in function.calls:
         node = call.node.func
-        if isinstance(node, ast.Attribute) and node.attr in _CONNECTS:
+        if isinstance(node, syntax.Attribute) and node.attr in _CONNECTS:
             found = program.symbols.resolve(node.value, function)
             if isinstance(found, Resource) and found.engine is engine:
                 return True
@@ -226,20 +227,20 @@ def _is_test(program: Program, function: Function, plugin: Plugin) -> bool:
     return plugin.auto or bool(_marks(program, function))
 
 
-def _marks(program: Program, function: Function) -> list[ast.expr]:
+def _marks(program: Program, function: Function) -> list[syntax.Node]:
     """The marks of pytest-asyncio on a test, its class and its module, the nearest first."""
     scope = function.module.body
     nodes = [*function.decorations]
     owner: Class | None = function.owner
     if owner is not None:
-        nodes += owner.node.decorator_list
+        nodes += owner.decorations
     for value in scope.bindings.get("pytestmark", ()):
-        nodes += value.elts if isinstance(value, (ast.List, ast.Tuple)) else [value]
+        nodes += value.elts if isinstance(value, (syntax.List, syntax.Tuple)) else [value]
     return [each for each in nodes if _is_mark(program, each, scope)]
 
 
-def _is_mark(program: Program, node: ast.expr, scope: Function) -> bool:
-    found = program.symbols.resolve(node.func if isinstance(node, ast.Call) else node, scope)
+def _is_mark(program: Program, node: syntax.Node, scope: Function) -> bool:
+    found = program.symbols.resolve(node.func if isinstance(node, syntax.Call) else node, scope)
     return isinstance(found, Outside) and found.name == _MARK
 
 
@@ -258,7 +259,7 @@ def _uses(program: Program, test: Function, fixture: Fixture, between: dict[str,
     while waiting:
         asking = waiting.pop()
         seen.add(asking)
-        for name in (*(p.arg for p in asking.parameters), *_used_by_mark(asking)):
+        for name in (*asking.parameters, *_used_by_mark(asking)):
             other = between.get(name)
             if name == fixture.name and _touches(program, asking, name, _DEEP):
                 return True
@@ -280,7 +281,7 @@ def _touches(program: Program, function: Function, name: str, deep: int) -> bool
             return True
         index = next(i for i, each in enumerate(call.node.args) if each is node)
         parameters = callee.parameters
-        if index >= len(parameters) or _touches(program, callee, parameters[index].arg, deep - 1):
+        if index >= len(parameters) or _touches(program, callee, parameters[index], deep - 1):
             return True
     return any(_touches(program, each, name, deep) for each in _inner(function))
 
@@ -298,12 +299,12 @@ def _loops_as_long(program: Program, function: Function, fixture: Fixture, plugi
 
 def _used_by_mark(test: Function) -> Iterator[str]:
     for node in test.decorations:
-        if isinstance(node, ast.Call) and last_name(node.func) == "usefixtures":
-            yield from (str(a.value) for a in node.args if isinstance(a, ast.Constant))
+        if isinstance(node, syntax.Call) and last_name(node.func) == "usefixtures":
+            yield from (str(a.value) for a in node.args if isinstance(a, syntax.Constant))
 
 
 def _is_parametrized(test: Function) -> bool:
-    return any(last_name(each) == "parametrize" for each in test.decorators)
+    return "parametrize" in test.decorators
 
 
 def _sees(fixture: Fixture, test: Function) -> bool:
@@ -321,10 +322,10 @@ def _is_narrower(one: str, other: str) -> bool:
 # settings ------------------------------------------------------------------------------------
 
 
-def _text(node: ast.expr, keyword: str) -> str | None:
+def _text(node: syntax.Node, keyword: str) -> str | None:
     """A keyword's text, as it stands in a decorator."""
-    for each in node.keywords if isinstance(node, ast.Call) else ():
-        if each.arg == keyword and isinstance(each.value, ast.Constant):
+    for each in node.keywords if isinstance(node, syntax.Call) else ():
+        if each.arg == keyword and isinstance(each.value, syntax.Constant):
             return str(each.value.value)
     return None
 

@@ -10,10 +10,10 @@ with `engine.sync_engine.dispose(close=False)`, which forgets the inherited conn
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from loopsentry.audit import syntax
 from loopsentry.audit.entries import is_test
 from loopsentry.audit.facts import Arm, Call, Class, Function
 from loopsentry.audit.findings import Certainty, Finding
@@ -128,12 +128,12 @@ def _default_method(program: Program) -> str | None:
     return None
 
 
-def _method_of(node: ast.Call) -> str | None:
+def _method_of(node: syntax.Call) -> str | None:
     """The way of starting processes that a call is given; "" for one that is worked out."""
     given = [*node.args[:1], *(k.value for k in node.keywords if k.arg == "method")]
     if not given:
         return None
-    return str(given[0].value) if isinstance(given[0], ast.Constant) else ""
+    return str(given[0].value) if isinstance(given[0], syntax.Constant) else ""
 
 
 def _forks(program: Program, default: str | None) -> Iterator[Fork]:
@@ -176,20 +176,16 @@ def _parents_arms(fork: Call) -> set[tuple[int, int]]:
     """The branches in which the parent goes on: those where the fork did not give 0."""
     bound = {n for n, values in fork.function.bindings.items() if fork.node in values}
     found: set[tuple[int, int]] = set()
-    for node in ast.walk(fork.function.node):
-        if not isinstance(node, ast.If):
-            continue
-        read = [each for each in ast.walk(node.test) if each is fork.node or _named(each) in bound]
+    for number, test in fork.function.branches:
+        read = [each for each in syntax.walk(test) if each is fork.node or _named(each) in bound]
         if read:
-            negated = isinstance(node.test, ast.UnaryOp) or (
-                isinstance(node.test, ast.Compare) and isinstance(node.test.ops[0], ast.Eq)
-            )
-            found.add((id(node), 1 if negated else 0))
+            equal = isinstance(test, syntax.Compare) and test.ops[0] == "Eq"
+            found.add((number, 1 if equal or isinstance(test, syntax.UnaryOp) else 0))
     return found
 
 
-def _named(node: ast.AST) -> str | None:
-    return node.id if isinstance(node, ast.Name) else None
+def _named(node: syntax.Node) -> str | None:
+    return node.id if isinstance(node, syntax.Name) else None
 
 
 def _process_of(
@@ -216,20 +212,20 @@ def _process_of(
     return None
 
 
-def _context(program: Program, node: ast.expr, function: Function) -> str | None:
+def _context(program: Program, node: syntax.Node, function: Function) -> str | None:
     """The method of the context whose `Process` is called."""
-    if not isinstance(node, ast.Attribute):
+    if not isinstance(node, syntax.Attribute):
         return None
     for value in (node.value, *_values(node.value, function)):
-        if isinstance(value, ast.Call):
+        if isinstance(value, syntax.Call):
             callee = program.symbols.resolve(value.func, function)
             if isinstance(callee, Outside) and callee.name == "multiprocessing.get_context":
                 return _method_of(value)
     return None
 
 
-def _values(node: ast.expr, function: Function) -> list[ast.expr]:
-    if not isinstance(node, ast.Name):
+def _values(node: syntax.Node, function: Function) -> list[syntax.Node]:
+    if not isinstance(node, syntax.Name):
         return []
     entered = [function.entered[node.id]] if node.id in function.entered else []
     values = function.bindings.get(node.id) or function.module.body.bindings.get(node.id, [])
@@ -239,11 +235,11 @@ def _values(node: ast.expr, function: Function) -> list[ast.expr]:
 def _method_of_pool(program: Program, call: Call) -> str | None:
     """The way in which a pool's processes are started, if it is given one."""
     node = call.node.func
-    made = _values(node.value, call.function) if isinstance(node, ast.Attribute) else []
+    made = _values(node.value, call.function) if isinstance(node, syntax.Attribute) else []
     for value in made:
-        if isinstance(value, ast.Call):
+        if isinstance(value, syntax.Call):
             for keyword in value.keywords:
-                if keyword.arg == "mp_context" and isinstance(keyword.value, ast.Call):
+                if keyword.arg == "mp_context" and isinstance(keyword.value, syntax.Call):
                     return _method_of(keyword.value)
                 if keyword.arg == "mp_context":
                     return ""
@@ -255,7 +251,7 @@ def _method_of_pool(program: Program, call: Call) -> str | None:
 
 def _is_process(program: Program, kind: Class) -> bool:
     for each in program.symbols.lineage(kind):
-        for base in each.node.bases:
+        for base in each.bases:
             found = program.symbols.resolve(base, each.scope)
             if isinstance(found, Outside) and found.name in _PROCESSES:
                 return True
@@ -263,7 +259,7 @@ def _is_process(program: Program, kind: Class) -> bool:
 
 
 def _meant(
-    program: Program, node: ast.Call, scope: Function, keywords: tuple[str, ...], first: int = 0
+    program: Program, node: syntax.Call, scope: Function, keywords: tuple[str, ...], first: int = 0
 ) -> Iterator[Function]:
     """The functions that a call is handed to run in a process."""
     given = [k.value for k in node.keywords if k.arg in keywords] or node.args[first : first + 1]

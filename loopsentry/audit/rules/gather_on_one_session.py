@@ -9,14 +9,15 @@ Give each task a session of its own, opened inside the task, or await one after 
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
 
+from loopsentry.audit import syntax
 from loopsentry.audit.entries import is_test
-from loopsentry.audit.facts import Call, Class, Function, dotted
+from loopsentry.audit.facts import Call, Class, Function
 from loopsentry.audit.findings import Finding
 from loopsentry.audit.program import Program
 from loopsentry.audit.symbols import Instance, Outside, Resource
+from loopsentry.audit.syntax import dotted
 
 CODE = "LSA106"
 NAME = "gather-on-one-session"
@@ -50,7 +51,7 @@ async def show(session: AsyncSession) -> None:
 """
 
 #: One member of what runs at once, and whether there are several of its kind.
-Member = tuple[ast.expr, bool]
+Member = tuple[syntax.Node, bool]
 
 _SESSIONS = (
     "sqlalchemy.ext.asyncio.AsyncSession",
@@ -67,7 +68,9 @@ _STARTERS = ("create_task", "start_soon")
 
 def find(program: Program) -> Iterator[Finding]:
     """Find gathers and task groups of which two members use one session."""
-    for function in program.functions:
+    names = ("gather", *_STARTERS, *(name.rpartition(".")[2] for name in _TASKS))
+    candidates = (each for name in names for each in program.project.callers_of(name))
+    for function in dict.fromkeys(candidates):
         if not function.asynchronous or is_test(function):
             continue
         sessions = _sessions_of(program, function)
@@ -78,10 +81,10 @@ def find(program: Program) -> Iterator[Finding]:
 
 def _sessions_of(program: Program, function: Function) -> set[str]:
     """The names that hold a session or a connection in a function, its object's too."""
-    names = {*function.entered, *function.bindings, *(p.arg for p in function.parameters)}
+    names = {*function.entered, *function.bindings, *function.parameters}
     found = {name for name in names if _holds_session(program, name, function, _DEEP)}
     if function.owner is not None and function.parameters:
-        me = function.parameters[0].arg
+        me = function.parameters[0]
         kept = _kept_sessions(program, function.owner)
         found |= {f"{me}.{name}" for name in kept}
     for name, values in function.bindings.items():
@@ -99,7 +102,7 @@ def _kept_sessions(program: Program, kind: Class) -> set[str]:
         for each in program.symbols.lineage(kind)
         for name, values in each.attributes.items()
         for method, value in values
-        if isinstance(value, ast.Name) and _holds_session(program, value.id, method, _DEEP)
+        if isinstance(value, syntax.Name) and _holds_session(program, value.id, method, _DEEP)
     }
 
 
@@ -107,26 +110,26 @@ def _holds_session(program: Program, name: str, function: Function, deep: int) -
     """Whether a name of a function holds a session or a connection."""
     if name in function.entered:
         return _opens(program, function.entered[name], function)
-    for parameter in function.parameters:
-        if parameter.arg == name:
-            if parameter.annotation is not None:
-                return _is_session(program, function, parameter.annotation)
-            given = [] if not deep else [*program.symbols.flows.arguments(name, function)]
-            named = [(a.id, scope) for a, scope in given if isinstance(a, ast.Name)]
-            return bool(named) and all(
-                _holds_session(program, each, scope, deep - 1) for each, scope in named
-            )
+    if name in function.parameters:
+        annotation = function.annotations.get(name)
+        if annotation is not None:
+            return _is_session(program, function, annotation)
+        given = [] if not deep else [*program.symbols.flows.arguments(name, function)]
+        named = [(a.id, scope) for a, scope in given if isinstance(a, syntax.Name)]
+        return bool(named) and all(
+            _holds_session(program, each, scope, deep - 1) for each, scope in named
+        )
     values = function.bindings.get(name, ())
     return bool(values) and all(_opens(program, value, function) for value in values)
 
 
-def _opens(program: Program, node: ast.expr, function: Function) -> bool:
+def _opens(program: Program, node: syntax.Node, function: Function) -> bool:
     """Whether an expression opens a session or a connection."""
-    node = node.value if isinstance(node, ast.Await) else node
-    if not isinstance(node, ast.Call):
+    node = node.value if isinstance(node, syntax.Await) else node
+    if not isinstance(node, syntax.Call):
         return False
     made = program.symbols.entered(node, function)
-    method = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+    method = node.func.attr if isinstance(node.func, syntax.Attribute) else ""
     callee = program.symbols.resolve(node.func, function)
     if isinstance(callee, Outside) and callee.name in _CONNECTS:
         return True
@@ -139,12 +142,12 @@ def _opens(program: Program, node: ast.expr, function: Function) -> bool:
     return made.kind == "sessionmaker" and not _makes_factory(program, node, function)
 
 
-def _makes_factory(program: Program, node: ast.Call, function: Function) -> bool:
+def _makes_factory(program: Program, node: syntax.Call, function: Function) -> bool:
     """Whether a call makes a factory of sessions, and not a session."""
     return program.symbols.outside(node.func, function).endswith("sessionmaker")
 
 
-def _is_session(program: Program, function: Function, annotation: ast.expr) -> bool:
+def _is_session(program: Program, function: Function, annotation: syntax.Node) -> bool:
     plain, scope = program.symbols.annotated(annotation, function)
     return program.symbols.outside(plain, scope) in _SESSIONS
 
@@ -158,7 +161,7 @@ def _at_once(program: Program, function: Function) -> Iterator[tuple[int, list[M
         if isinstance(callee, Outside) and callee.name == "asyncio.gather":
             members = (m for argument in call.node.args for m in _members(function, argument))
             yield call.line, list(members)
-        elif isinstance(call.node.func, ast.Attribute) and call.node.func.attr in _STARTERS:
+        elif isinstance(call.node.func, syntax.Attribute) and call.node.func.attr in _STARTERS:
             name = dotted(call.node.func.value) or ""
             group = program.symbols.resolve(call.node.func.value, function)
             if isinstance(group, Outside) and group.name in _GROUPS and call.node.args:
@@ -170,18 +173,13 @@ def _at_once(program: Program, function: Function) -> Iterator[tuple[int, list[M
 
 def _tasks_in_a_row(program: Program, function: Function) -> Iterator[tuple[int, list[Member]]]:
     """Tasks that a function starts one after the other, and awaits later."""
-    awaited = sorted(
-        node.lineno
-        for node in ast.walk(function.node)
-        if isinstance(node, ast.Await) and isinstance(node.value, ast.Name)
-    )
     row: list[Call] = []
     for call in function.calls:
         name = program.symbols.outside(call.node.func, function)
         if name not in _TASKS or not call.node.args or not _is_bound(function, call):
             continue
         last = row[-1] if row else call
-        if last.arms != call.arms or any(last.line < line < call.line for line in awaited):
+        if last.arms != call.arms or any(last.line < line < call.line for line in function.awaits):
             row = []
         row.append(call)
         if len(row) > 1:
@@ -192,34 +190,36 @@ def _is_bound(function: Function, call: Call) -> bool:
     return any(call.node in values for values in function.bindings.values())
 
 
-def _started(program: Program, call: Call) -> ast.expr:
+def _started(program: Program, call: Call) -> syntax.Node:
     """What is started: a coroutine, or a function with its arguments, as anyio has it."""
     first, *rest = call.node.args
-    if rest and not isinstance(first, ast.Call):
+    if rest and not isinstance(first, syntax.Call):
         return program.symbols.make_call(first, rest, first)
     return first
 
 
-def _members(function: Function, node: ast.expr) -> Iterator[Member]:
-    if not isinstance(node, ast.Starred):
+def _members(function: Function, node: syntax.Node) -> Iterator[Member]:
+    if not isinstance(node, syntax.Starred):
         yield node, False
         return
     listed = node.value
-    if isinstance(listed, ast.Name):
+    if isinstance(listed, syntax.Name):
         for value in function.bindings.get(listed.id, ()):
             yield from _listed(value)
         for call in function.calls:
-            appends = isinstance(call.node.func, ast.Attribute) and call.node.func.attr == "append"
+            appends = (
+                isinstance(call.node.func, syntax.Attribute) and call.node.func.attr == "append"
+            )
             if appends and dotted(call.node.func) == f"{listed.id}.append":
                 yield from ((argument, call.repeated) for argument in call.node.args)
     else:
         yield from _listed(listed)
 
 
-def _listed(node: ast.expr) -> Iterator[Member]:
-    if isinstance(node, (ast.ListComp, ast.GeneratorExp, ast.SetComp)):
+def _listed(node: syntax.Node) -> Iterator[Member]:
+    if isinstance(node, (syntax.ListComp, syntax.GeneratorExp, syntax.SetComp)):
         yield node.elt, True
-    elif isinstance(node, (ast.List, ast.Tuple, ast.Set)):
+    elif isinstance(node, (syntax.List, syntax.Tuple, syntax.Set)):
         yield from ((element, False) for element in node.elts)
 
 
@@ -243,9 +243,9 @@ def _shared(
             )
 
 
-def _uses(program: Program, function: Function, member: ast.expr, name: str) -> bool:
+def _uses(program: Program, function: Function, member: syntax.Node, name: str) -> bool:
     """Whether a member awaits something on a session: its own method, or a function given it."""
-    if not isinstance(member, ast.Call):
+    if not isinstance(member, syntax.Call):
         return False
     path = dotted(member.func) or ""
     if path.startswith(f"{name}."):
@@ -256,16 +256,16 @@ def _uses(program: Program, function: Function, member: ast.expr, name: str) -> 
     own = _names_inside(function, member, callee, name)
     holder, _, attribute = name.rpartition(".")
     if holder and path == f"{holder}.{callee.name}" and callee.parameters:
-        own.add(f"{callee.parameters[0].arg}.{attribute}")
+        own.add(f"{callee.parameters[0]}.{attribute}")
     if _takes_turns(program, callee):
         return False
     return any(_awaits_on(each, own) for each in callee.calls)
 
 
-def _names_inside(function: Function, member: ast.Call, callee: Function, name: str) -> set[str]:
+def _names_inside(function: Function, member: syntax.Call, callee: Function, name: str) -> set[str]:
     """By which names the function of a member knows a session."""
     parameters = callee.parameters[1:] if callee.owner is not None else callee.parameters
-    given = dict(zip((p.arg for p in parameters), member.args, strict=False))
+    given = dict(zip(parameters, member.args, strict=False))
     given.update({k.arg: k.value for k in member.keywords if k.arg})
     own = {arg for arg, value in given.items() if dotted(value) == name}
     if callee.parent is function and name.partition(".")[0] not in callee.bindings:

@@ -9,15 +9,16 @@ does.
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
 
+from loopsentry.audit import syntax
 from loopsentry.audit.entries import is_test
-from loopsentry.audit.facts import Call, Function, dotted
+from loopsentry.audit.facts import Call, Function
 from loopsentry.audit.findings import Finding
 from loopsentry.audit.names import LOOPS
 from loopsentry.audit.program import Program
 from loopsentry.audit.symbols import Outside
+from loopsentry.audit.syntax import dotted
 
 CODE = "LSA107"
 NAME = "id-keyed-loop-cache"
@@ -59,7 +60,7 @@ _LOOKUPS = frozenset({"get", "setdefault", "pop"})
 
 def find(program: Program) -> Iterator[Finding]:
     """Find identities of loops that are used as keys."""
-    for function in program.functions:
+    for function in program.project.callers_of("id"):
         if is_test(function):
             continue
         made = [call for call in function.calls if _is_identity(program, function, call)]
@@ -82,39 +83,39 @@ def _is_identity(program: Program, function: Function, call: Call) -> bool:
     return isinstance(found, Outside) and found.name in LOOPS
 
 
-def _holds(node: ast.expr, identities: set[int], names: set[str]) -> bool:
+def _holds(node: syntax.Node, identities: set[int], names: set[str]) -> bool:
     """Whether an expression is an identity, or a tuple or text with one in it."""
     return any(
-        id(each) in identities or (isinstance(each, ast.Name) and each.id in names)
-        for each in ast.walk(node)
+        id(each) in identities or (isinstance(each, syntax.Name) and each.id in names)
+        for each in syntax.walk(node)
     )
 
 
 def _is_key(function: Function, identities: set[int], names: set[str]) -> bool:
     """Whether an identity is looked up, or stored by; in a log line it does no harm."""
-    key: ast.expr | None
-    for node in ast.walk(function.node):
-        match node:
-            case ast.Subscript(slice=key):
-                pass
-            case ast.Compare(left=key, ops=[ast.In() | ast.NotIn()]):
-                pass
-            case ast.Compare(left=left, ops=[ast.Eq() | ast.NotEq()], comparators=[right]):
-                kept = _is_kept(function, right), _is_kept(function, left)
-                key = left if kept[0] else right if kept[1] else None
-            case ast.Call(func=ast.Attribute(attr=attr), args=[key, *_]) if attr in _LOOKUPS:
-                pass
-            case _:
-                continue
-        if key is not None and _holds(key, identities, names):
-            return True
-    return False
+    return any(_holds(key, identities, names) for key in _keys(function))
 
 
-def _is_kept(function: Function, node: ast.expr) -> bool:
+def _keys(function: Function) -> Iterator[syntax.Node]:
+    """What is looked up in a function, or compared with what outlives it."""
+    yield from (each.slice for each in function.subscripts)
+    for call in function.calls:
+        node = call.node
+        if isinstance(node.func, syntax.Attribute) and node.func.attr in _LOOKUPS and node.args:
+            yield node.args[0]
+    for compare in function.compares:
+        left, right = compare.left, compare.comparators[0]
+        if compare.ops[0] in ("In", "NotIn"):
+            yield left
+        elif compare.ops[0] in ("Eq", "NotEq"):
+            yield from [left] if _is_kept(function, right) else []
+            yield from [right] if _is_kept(function, left) else []
+
+
+def _is_kept(function: Function, node: syntax.Node) -> bool:
     """Whether an expression is an attribute, or a variable of the module: it outlives the call."""
-    return isinstance(node, ast.Attribute) or (
-        isinstance(node, ast.Name) and node.id in function.shared
+    return isinstance(node, syntax.Attribute) or (
+        isinstance(node, syntax.Name) and node.id in function.shared
     )
 
 

@@ -9,9 +9,9 @@ Make it inside the coroutine that the loop runs, or run everything on one loop.
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
 
+from loopsentry.audit import syntax
 from loopsentry.audit.entries import is_test
 from loopsentry.audit.facts import Function
 from loopsentry.audit.findings import Certainty, Finding
@@ -106,7 +106,7 @@ def _waits(program: Program, function: Function, primitive: Resource) -> bool:
         *(
             call.node.func.value
             for call in function.calls
-            if isinstance(call.node.func, ast.Attribute) and call.node.func.attr in _METHODS
+            if isinstance(call.node.func, syntax.Attribute) and call.node.func.attr in _METHODS
         ),
     ]
     return any(program.symbols.resolve(each, function) is primitive for each in waited)

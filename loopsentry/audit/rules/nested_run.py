@@ -14,11 +14,12 @@ from collections import deque
 from collections.abc import Iterator
 
 from loopsentry.audit.entries import is_test
-from loopsentry.audit.facts import Function, dotted
+from loopsentry.audit.facts import Function
 from loopsentry.audit.findings import Certainty, Finding
 from loopsentry.audit.program import Program
 from loopsentry.audit.reach import Step
 from loopsentry.audit.starts import Start
+from loopsentry.audit.syntax import dotted
 
 CODE = "LSA102"
 NAME = "nested-run"

@@ -10,13 +10,14 @@ use `httpx.AsyncClient` with an `ASGITransport` in asynchronous tests.
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
 
-from loopsentry.audit.facts import Call, Function, Module, dotted, last_name
+from loopsentry.audit import syntax
+from loopsentry.audit.facts import Call, Function, Module
 from loopsentry.audit.findings import Finding
 from loopsentry.audit.program import Program
-from loopsentry.audit.symbols import Outside, Resource
+from loopsentry.audit.symbols import Resource
+from loopsentry.audit.syntax import dotted
 
 CODE = "LSA105"
 NAME = "testclient-without-with"
@@ -70,18 +71,17 @@ _REQUESTS = frozenset(
 
 def find(program: Program) -> Iterator[Finding]:
     """Find clients that nothing enters, and that make two requests to what uses a shared engine."""
-    for function in program.functions:
-        for call in function.calls:
-            callee = program.symbols.resolve(call.node.func, function)
-            if not isinstance(callee, Outside) or callee.name not in _CLIENTS:
-                continue
-            # Tests that replace what a request depends on do not use the application's engine.
-            if any("dependency_overrides" in line for line in function.module.lines):
-                continue
-            names = _names_of(function, call)
-            if names and _requests(function, names) > 1:
-                for engine in _engines_of(program, function, call)[:1]:
-                    yield _finding(program, function, call, engine)
+    for call in program.project.calls_of("TestClient"):
+        function = call.function
+        if program.symbols.outside(call.node.func, function) not in _CLIENTS:
+            continue
+        # Tests that replace what a request depends on do not use the application's engine.
+        if "dependency_overrides" in function.module.words:
+            continue
+        names = _names_of(function, call)
+        if names and _requests(function, names) > 1:
+            for engine in _engines_of(program, function, call)[:1]:
+                yield _finding(program, function, call, engine)
 
 
 def _engines_of(program: Program, function: Function, call: Call) -> list[Resource]:
@@ -100,9 +100,9 @@ def _engines_of(program: Program, function: Function, call: Call) -> list[Resour
     return [each for each in used if each.shared and each.pooled and not each.tolerant]
 
 
-def _home_of(program: Program, function: Function, node: ast.expr) -> Module | None:
+def _home_of(program: Program, function: Function, node: syntax.Node) -> Module | None:
     """The module whose variable, or whose function, the application is."""
-    made = node.func if isinstance(node, ast.Call) else node
+    made = node.func if isinstance(node, syntax.Call) else node
     name = (dotted(made) or "").partition(".")[0]
     around: Function | None = function
     while around is not None:
@@ -139,7 +139,7 @@ def _gives(function: Function, holders: set[str]) -> bool:
 
 
 def _is_fixture(function: Function) -> bool:
-    return any(last_name(each) == "fixture" for each in function.decorators)
+    return "fixture" in function.decorators
 
 
 def _requests(function: Function, names: set[str]) -> int:
