@@ -86,16 +86,26 @@ class Entries:
         self,
         project: Project,
         symbols: Symbols,
-        functions: list[Function],
         entry_points: tuple[str, ...] = (),
     ) -> None:
         self.symbols = symbols
         self.tasks = TASKS | set(entry_points)
         self.scripts = _scripts(project.root)
         self._passed: dict[Function, str] = {}
-        for function in functions:
+        self._kinds: dict[Function, str | None] = {}
+        named = (name for name in sorted({*THREADS, *JOBS, *ROUTES, "map"}))
+        for call in (call for name in named for call in project.calls_of(name)):
+            self._note_passed(call)
+        keyed = (f for name in sorted(_CALLBACKS) for f in project.callers_of(f"={name}"))
+        for function in dict.fromkeys(keyed):
             for call in function.calls:
-                self._note_passed(call)
+                self._note_callbacks(call)
+
+    def _note_callbacks(self, call: Call) -> None:
+        """Remember functions that are handed to what calls them back."""
+        if last_name(call.node.func) not in {*THREADS, *JOBS, *ROUTES}:
+            called = [k.value for k in call.node.keywords if k.arg in _CALLBACKS]
+            self._pass(called, "callback", call.function)
 
     def _note_passed(self, call: Call) -> None:
         """Remember functions that are handed to a thread or a scheduler."""
@@ -104,9 +114,6 @@ class Entries:
         kind = next((kind for kind, names in kinds if name in names), None)
         if name == "map" and self._outside(call.node.func, call) in _MAPS:
             kind = "thread"
-        called = [k.value for k in call.node.keywords if k.arg in _CALLBACKS]
-        if kind is None and called:
-            self._pass(called, "callback", call.function)
         if kind is None:
             return
         given = [*call.node.args, *(k.value for k in call.node.keywords if k.arg in _TARGETS)]
@@ -131,6 +138,11 @@ class Entries:
 
     def kind(self, function: Function) -> str | None:
         """What calls a function from outside the program's own code, None if nothing does."""
+        if function not in self._kinds:
+            self._kinds[function] = self._kind(function)
+        return self._kinds[function]
+
+    def _kind(self, function: Function) -> str | None:
         if is_test(function):
             return "test"
         if function.parent is None:

@@ -287,6 +287,7 @@ class Module:
         parts: its dotted name's parts below the audited root.
         package: whether it is an `__init__.py`.
         number: its place among the project's files.
+        is_test: whether it belongs to tests.
         lines: how many lines it has.
         words: which of a few words, as "NullPool", stand in it.
         body: its body, as a function.
@@ -297,18 +298,11 @@ class Module:
     parts: tuple[str, ...]
     package: bool
     number: int
+    is_test: bool
     lines: int = 0
     words: frozenset[str] = frozenset()
     body: Function = field(init=False)
     numbered: list[Function] = field(default_factory=list)
-
-    @property
-    def is_test(self) -> bool:
-        """Whether it belongs to tests."""
-        name = self.path.stem
-        if name.startswith("test_") or name.endswith("_test") or name == "conftest":
-            return True
-        return any(part in ("tests", "test", "testing") for part in self.parts)
 
     def functions(self) -> Iterator[Function]:
         """All functions of the file, its body first."""
@@ -318,7 +312,7 @@ class Module:
 def read_module(path: Path, parts: tuple[str, ...], number: int, summary: Summary) -> Module:
     """The module that a summary is of."""
     package = bool(parts) and parts[-1] == "__init__"
-    module = Module(path, parts[:-1] if package else parts, package, number)
+    module = Module(path, parts[:-1] if package else parts, package, number, _is_test(parts))
     module.lines, words, functions, classes = summary
     module.words = frozenset(words)
     made = module.numbered
@@ -336,3 +330,10 @@ def read_module(path: Path, parts: tuple[str, ...], number: int, summary: Summar
         kind.methods = {name: made[at] for name, at in record[4].items()}
     module.body = made[0]
     return module
+
+
+def _is_test(parts: tuple[str, ...]) -> bool:
+    name = parts[-1] if parts else ""
+    if name.startswith("test_") or name.endswith("_test") or name == "conftest":
+        return True
+    return any(part in ("tests", "test", "testing") for part in parts[:-1])

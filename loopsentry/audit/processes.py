@@ -186,7 +186,9 @@ def _many(program: Program, suspects: Suspects) -> Iterator[Meeting]:
 
 def _sequences(program: Program, suspects: Suspects) -> Iterator[Meeting]:
     """Two starts, or a start and a server, one after the other in one process."""
-    for entry in program.functions:
+    ways = (way for start in suspects for way in program.reach.up(start.function, DEEP))
+    entries = {way[0][0] for way in ways}
+    for entry in sorted(entries, key=lambda each: (each.module.number, each.line)):
         if program.kind(entry) not in ONCE:
             continue
         yield from _imported(program, suspects, entry)

@@ -42,7 +42,7 @@ class Program:
             if start.function.asynchronous and start.call.function is not start.function
         }
         self.reach = Reach(self.symbols, self.functions)
-        self.entries = Entries(self.project, self.symbols, self.functions, entry_points)
+        self.entries = Entries(self.project, self.symbols, entry_points)
         self.silences: list[Silence] = []
         self._reached: dict[tuple[Function, ...], Reached] = {}
         self._serving: dict[Start, bool] = {}

@@ -53,11 +53,11 @@ class Reach:
 
     def __init__(self, symbols: Symbols, functions: list[Function]) -> None:
         self.symbols = symbols
+        self._callers: dict[Function, list[Step]] = {}
         self._edges: dict[Function, list[tuple[Symbol, int]]] = {}
         self._by_name: dict[str, list[Function]] = {}
         for function in functions:
-            names = {last_name(node) for node in _mentioned(function)}
-            for name in names:
+            for name in function.mentioned:
                 self._by_name.setdefault(name, []).append(function)
 
     # down ----------------------------------------------------------------------------------
@@ -163,10 +163,20 @@ class Reach:
 
     def callers(self, function: Function) -> Iterator[Step]:
         """Who mentions a function, in the order of the files."""
-        for candidate in self._by_name.get(function.name, ()):
-            for symbol, line in self.edges(candidate):
-                if symbol is function and candidate is not function:
-                    yield candidate, line
+        known = self._callers.get(function)
+        if known is None:
+            known = self._callers[function] = [*self._callers_of(function)]
+        yield from known
+
+    def _callers_of(self, function: Function) -> Iterator[Step]:
+        names = {function.name, *self.symbols.project.other_names(function.name)}
+        candidates = (each for name in sorted(names) for each in self._by_name.get(name, ()))
+        for candidate in dict.fromkeys(candidates):
+            if candidate is function:
+                continue
+            for node in _mentioned(candidate):
+                if last_name(node) in names and self.symbols.resolve(node, candidate) is function:
+                    yield candidate, node.lineno
                     break
 
     def calls_of(self, function: Function) -> Iterator[tuple[Function, Call]]:

@@ -74,7 +74,7 @@ class Project:
         """The calls of whatever has a name, by the name's last part, or another name of it."""
         known = self._calls.get(name)
         if known is None:
-            names = self._other_names(name)
+            names = self.other_names(name)
             known = self._calls[name] = [
                 call
                 for function in self.callers_of(name)
@@ -89,10 +89,10 @@ class Project:
             for function in self.functions:
                 for each in function.called:
                     self._callers.setdefault(each, []).append(function)
-        found = (f for each in sorted(self._other_names(name)) for f in self._callers.get(each, ()))
+        found = (f for each in sorted(self.other_names(name)) for f in self._callers.get(each, ()))
         return list(dict.fromkeys(found))
 
-    def _other_names(self, name: str) -> set[str]:
+    def other_names(self, name: str) -> set[str]:
         """A name, and those that imports and assignments give to what has it."""
         if not self._renamed:
             self._renamed[""] = set()

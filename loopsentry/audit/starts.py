@@ -73,6 +73,7 @@ class Starts:
         self.project = project
         self.symbols = symbols
         self.functions = project.functions
+        self._by_decorator: dict[str, list[Function]] = {}
 
     def find(self) -> list[Start]:
         """Find the starts of asyncio, then those through helpers and decorators."""
@@ -229,12 +230,10 @@ class Starts:
         """The asynchronous functions that a decorator turns into starts."""
         if call.function is decorator:
             return
-        names = {decorator.name, decorator.parent.name if decorator.parent else ""}
-        for function in self.functions:
-            for node in function.decorations if function.asynchronous else ():
+        names = {decorator.name, decorator.parent.name if decorator.parent else ""} - {"<module>"}
+        for function in (f for name in sorted(names) for f in self._decorated_by(name)):
+            for node in function.decorations:
                 plain = node.func if isinstance(node, syntax.Call) else node
-                if last_name(plain) not in names:
-                    continue
                 scope = function.parent or function.module.body
                 # `@decorate(…)` is decorated by what the call returns, `@decorate` by itself.
                 made = self.symbols.value(node, scope, ("", False))
@@ -242,6 +241,15 @@ class Starts:
                     inner = (decorator, *through)
                     yield Start(call, function, function.line, (function,), kept, inner)
                     break
+
+    def _decorated_by(self, name: str) -> list[Function]:
+        """The asynchronous functions that a decorator of a name, or another name of it, has."""
+        if not self._by_decorator:
+            for function in self.functions:
+                for each in function.decorators if function.asynchronous else ():
+                    self._by_decorator.setdefault(each, []).append(function)
+        names = sorted(self.project.other_names(name))
+        return [each for other in names for each in self._by_decorator.get(other, ())]
 
     # coroutines ----------------------------------------------------------------------------
 

@@ -261,10 +261,10 @@ class _Reader:
             function.decorations.append(self.function.add(decorator))
             plain = decorator.func if isinstance(decorator, ast.Call) else decorator
             function.decorators.append(last_name(plain))
-        for default in (*given.defaults, *given.kw_defaults):
-            if default is not None:
-                self._expression(default)
-                function.defaults.append(self.function.add(default))
+        defaults = [each for each in (*given.defaults, *given.kw_defaults) if each is not None]
+        for default in defaults:
+            self._expression(default)
+            function.defaults.append(self.function.add(default))
         if self.owner is not None:
             function.owner = self.owner.number
             function.method = (self.owner, names[0]) if names else None
@@ -274,6 +274,8 @@ class _Reader:
             for each in parameters
             if each.annotation is not None
         }
+        for expression in (*defaults, *(each.annotation for each in parameters)):
+            function.mentioned.update(_arguments(expression))
         reader.read(node.body)
         if self.owner is not None:
             self.owner.methods[node.name] = function.number
@@ -403,6 +405,14 @@ class _Reader:
         function.calls.append((function.add(node), again, self.arms, *flags))
         if name == "setdefault" and len(node.args) > 1 and isinstance(node.func, ast.Attribute):
             self._store(node.func.value, *node.args[:2])
+
+
+def _arguments(node: ast.expr | None) -> set[str]:
+    """The last names of what calls in an expression are given: `Depends(get_session)`."""
+    if node is None or isinstance(node, (ast.Name, ast.Constant, ast.Attribute)):
+        return set()
+    calls = (each for each in ast.walk(node) if isinstance(each, ast.Call))
+    return {last_name(argument) for call in calls for argument in call.args}
 
 
 def _leaves(statement: ast.stmt) -> bool:

@@ -120,11 +120,10 @@ def find(program: Program) -> Iterator[Finding]:
 
 def _default_method(program: Program) -> str | None:
     """How the project starts child processes, if it says so."""
-    for function in program.functions:
-        for call in function.calls:
-            callee = program.symbols.resolve(call.node.func, function)
-            if isinstance(callee, Outside) and callee.name == "multiprocessing.set_start_method":
-                return _method_of(call.node) or ""
+    for call in program.project.calls_of("set_start_method"):
+        name = program.symbols.outside(call.node.func, call.function)
+        if name == "multiprocessing.set_start_method":
+            return _method_of(call.node) or ""
     return None
 
 
@@ -137,23 +136,25 @@ def _method_of(node: syntax.Call) -> str | None:
 
 
 def _forks(program: Program, default: str | None) -> Iterator[Fork]:
-    for function in program.functions:
-        for call in function.calls:
-            callee = program.symbols.resolve(call.node.func, function)
-            name = callee.name if isinstance(callee, Outside) else ""
-            if name == "os.fork":
-                yield Fork(call, function, explicit=True, uses=_used_after(program, call))
-                continue
-            made = _process_of(program, call, callee, name)
-            if made is None:
-                continue
-            method, targets = made
-            method = default if method is None else method
-            if targets and method in (None, "fork"):
-                reached = program.reach.down(targets)
-                left = (each for each in reached.uses if each not in reached.ended)
-                uses = {each: reached.chain_to(each) for each in left}
-                yield Fork(call, function, explicit=method == "fork", uses=uses)
+    kinds = program.project.subclasses("Process")
+    names = {"fork", "Process", "run_in_executor", *_HANDED, *kinds}
+    for call in (call for name in sorted(names) for call in program.project.calls_of(name)):
+        function = call.function
+        callee = program.symbols.resolve(call.node.func, function)
+        name = callee.name if isinstance(callee, Outside) else ""
+        if name == "os.fork":
+            yield Fork(call, function, explicit=True, uses=_used_after(program, call))
+            continue
+        made = _process_of(program, call, callee, name)
+        if made is None:
+            continue
+        method, targets = made
+        method = default if method is None else method
+        if targets and method in (None, "fork"):
+            reached = program.reach.down(targets)
+            left = (each for each in reached.uses if each not in reached.ended)
+            uses = {each: reached.chain_to(each) for each in left}
+            yield Fork(call, function, explicit=method == "fork", uses=uses)
 
 
 def _used_after(program: Program, fork: Call) -> dict[Resource, list[Step]]:
