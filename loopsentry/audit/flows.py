@@ -18,7 +18,7 @@ _LOCAL = ("", False)
 _CACHE_NAMES = frozenset({"cache", "lru_cache"})
 _PROVIDERS = frozenset(name.rpartition(".")[2] for name in SINGLETONS)
 #: With more callers than these, they hardly agree; and to ask each takes long.
-_CALLERS = 200
+_CALLERS = 50
 
 
 class Flows:
@@ -61,9 +61,9 @@ class Flows:
     def _calls_of(self, function: Function) -> Iterator[Call]:
         init = function.name == "__init__" and function.owner is not None
         names = self._names_of(function.owner) if init and function.owner else {function.name}
-        calls = [call for name in sorted(names) for call in self.project.calls_of(name)]
-        if len(calls) > _CALLERS:
+        if sum(len(self.project.callers_of(name)) for name in names) > _CALLERS:
             return
+        calls = [call for name in sorted(names) for call in self.project.calls_of(name)]
         for call in calls:
             if call.function.module.is_test:
                 continue

@@ -44,7 +44,6 @@ class Program:
         self.reach = Reach(self.symbols, self.functions)
         self.entries = Entries(self.project, self.symbols, entry_points)
         self.silences: list[Silence] = []
-        self._reached: dict[tuple[Function, ...], Reached] = {}
         self._serving: dict[Start, bool] = {}
         self._served: Reached | None = None
 
@@ -59,9 +58,7 @@ class Program:
         """What a start's coroutines come to use, its helpers' inner functions too."""
         inner = (f for helper in start.through for f in helper.inner.values())
         ways = (*start.targets, *(f for f in inner if isinstance(f, Function)))
-        if ways not in self._reached:
-            self._reached[ways] = self.reach.down(ways)
-        return self._reached[ways]
+        return self.reach.down(ways)
 
     def ended_by(self, start: Start) -> set[Resource]:
         """What a start's run does nothing with but dispose of it, or close it."""

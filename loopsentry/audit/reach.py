@@ -17,7 +17,7 @@ Step = tuple[Function, int]
 
 _ENDS = frozenset({"dispose", "close", "aclose", "disconnect", "close_all", "terminate"})
 _READ = frozenset({"url", "dialect", "driver", "echo", "sync_engine", "pool", "kw"})
-FUNCTIONS_SEEN = 4_000
+FUNCTIONS_SEEN = 1_500
 
 
 @dataclass(slots=True)
@@ -53,6 +53,7 @@ class Reach:
 
     def __init__(self, symbols: Symbols, functions: list[Function]) -> None:
         self.symbols = symbols
+        self._down: dict[tuple[Function, ...], Reached] = {}
         self._callers: dict[Function, list[Step]] = {}
         self._edges: dict[Function, list[tuple[Symbol, int]]] = {}
         self._by_name: dict[str, list[Function]] = {}
@@ -64,6 +65,12 @@ class Reach:
 
     def down(self, functions: Iterable[Function]) -> Reached:
         """Search from some functions, the nearest first."""
+        given = tuple(functions)
+        if given not in self._down:
+            self._down[given] = self._search(given)
+        return self._down[given]
+
+    def _search(self, functions: tuple[Function, ...]) -> Reached:
         reached = Reached()
         waiting = deque(functions)
         reached.parents.update(dict.fromkeys(waiting))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from . import syntax
-from .entries import THREADS
+from .entries import HANDLERS, TASKS, THREADS
 from .facts import Call, Class, Function
 from .names import BRIDGES, BRIDGING_APPS, COMBINERS, KEPT, RUNNERS
 from .sources import Project
@@ -15,6 +15,8 @@ from .symbols import Instance, Outside, Symbols
 from .syntax import dotted, last_name
 
 _NAMES = frozenset({name.rpartition(".")[2] for name in RUNNERS | KEPT | BRIDGES})
+#: Decorators that may run an asynchronous function, by the last part of their name.
+_BRIDGING = TASKS | HANDLERS | {name.rpartition(".")[2] for name in BRIDGES}
 HELPERS_DEEP = 6
 
 
@@ -122,7 +124,7 @@ class Starts:
     def _bridged(self) -> Iterator[Start]:
         """Asynchronous functions that a library's decorator runs on a loop of their own."""
         for function in self.functions:
-            if not function.asynchronous:
+            if not function.asynchronous or not _BRIDGING & set(function.decorators):
                 continue
             scope = function.parent or function.module.body
             for node in function.decorations:

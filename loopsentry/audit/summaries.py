@@ -95,9 +95,17 @@ class _Function:
         """Write an expression down, once; its place in the table."""
         place = self.places.get(id(node))
         if place is None:
-            row = write(node, self.add)
-            place = self.places[id(node)] = len(self.rows)
-            self.rows.append(row)
+            # Most expressions are one of these two: this is the innermost loop of an audit.
+            kind = type(node)
+            if kind is ast.Name:
+                row: Row = (0, node.lineno, node.id)  # type: ignore[attr-defined]
+            elif kind is ast.Attribute:
+                row = (1, node.lineno, self.add(node.value), node.attr)  # type: ignore[attr-defined]
+            else:
+                row = write(node, self.add)
+            rows = self.rows
+            place = self.places[id(node)] = len(rows)
+            rows.append(row)
         return place
 
     def record(self) -> tuple[Any, ...]:
@@ -346,20 +354,34 @@ class _Reader:
 
     # expressions ---------------------------------------------------------------------------
 
-    def _expression(  # noqa: C901, PLR0912 - one arm for each kind
-        self, node: ast.expr, *, repeated: bool = False, awaited: bool = False
-    ) -> None:
-        if isinstance(node, ast.Constant):
+    def _expression(self, node: ast.expr, *, repeated: bool = False, awaited: bool = False) -> None:
+        kind = type(node)
+        if kind is ast.Constant:
             return
+        if kind is ast.Name or kind is ast.Attribute:
+            self._load(node, repeated=repeated)
+        elif kind is ast.Call:
+            self._call(node, repeated=repeated, awaited=awaited)  # type: ignore[arg-type]
+        else:
+            self._rare(node, repeated=repeated)
+
+    def _load(self, node: ast.expr, *, repeated: bool) -> None:
+        function = self.function
+        function.loads.append(function.add(node))
+        if isinstance(node, ast.Name):
+            function.mentioned.add(node.id)
+            return
+        base = node
+        while isinstance(base, ast.Attribute):
+            if base is node:
+                function.mentioned.add(base.attr)
+            base = base.value
+        if not isinstance(base, ast.Name):
+            self._expression(node.value, repeated=repeated)  # type: ignore[attr-defined]
+
+    def _rare(self, node: ast.expr, *, repeated: bool) -> None:
         function = self.function
         match node:
-            case ast.Name() | ast.Attribute():
-                function.loads.append(function.add(node))
-                function.mentioned.add(last_name(node))
-                if isinstance(node, ast.Attribute) and dotted(node) is None:
-                    self._expression(node.value, repeated=repeated)
-            case ast.Call():
-                self._call(node, repeated=repeated, awaited=awaited)
             case ast.Await():
                 if isinstance(node.value, ast.Name):
                     function.awaits.append(node.lineno)
@@ -383,11 +405,13 @@ class _Reader:
                 self._parts(node, repeated=repeated)
 
     def _parts(self, node: ast.AST, *, repeated: bool) -> None:
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.expr):
-                self._expression(child, repeated=repeated)
-            elif not isinstance(child, (ast.expr_context, ast.operator, ast.cmpop, ast.boolop)):
-                self._parts(child, repeated=repeated)
+        for name in node._fields:
+            part = getattr(node, name)
+            for child in part if isinstance(part, list) else (part,):
+                if isinstance(child, ast.expr):
+                    self._expression(child, repeated=repeated)
+                elif isinstance(child, (ast.comprehension, ast.keyword)):
+                    self._parts(child, repeated=repeated)
 
     def _call(self, node: ast.Call, *, repeated: bool, awaited: bool) -> None:
         function = self.function

@@ -11,7 +11,7 @@ from .flows import Flows, is_of_class
 from .names import FACTORIES, KEPT, MAKERS, RUNNERS, SINGLETONS
 from .pools import is_pooled, is_pooled_by, is_tolerant
 from .sources import Project
-from .syntax import dotted, is_state
+from .syntax import dotted, is_state, last_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +198,12 @@ class Symbols:
             return scope.owner if name == "cls" else Instance(scope.owner)
         annotation = scope.annotations.get(name)
         if annotation is not None:
-            kind = self.resolve(*self.annotated(annotation, scope))
+            typed, home = self.annotated(annotation, scope)
+            if isinstance(typed, syntax.Subscript):
+                typed = typed.value
+            if last_name(typed) in _PLAIN_TYPES:
+                return None
+            kind = self.resolve(typed, home)
             if isinstance(kind, Class):
                 return Instance(kind)
         return self.flows.given_to(name, scope)
@@ -452,6 +457,14 @@ def _gives_kept(function: Function) -> bool:
     return any(name is not None and ("." in name or name in function.shared) for name in names)
 
 
+#: Types of values that are not followed.
+_PLAIN_TYPES = frozenset(
+    {
+        *("str", "int", "bool", "float", "bytes", "dict", "list", "tuple", "set", "frozenset"),
+        *("Dict", "List", "Tuple", "Set", "Sequence", "Mapping", "Iterable", "Literal", "datetime"),
+        *("UUID", "Path", "Decimal", "timedelta", "Request", "Response", "BaseModel", "Exception"),
+    }
+)
 _BUILTINS = frozenset({"len", "list", "print", "range", "super", "getattr", "hasattr", "type"})
 
 

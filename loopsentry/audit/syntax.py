@@ -280,21 +280,17 @@ def walk(node: Node) -> Iterator[Node]:
 
 def write(node: ast.expr, add: Callable[[ast.expr], int]) -> Row:
     """The row of an expression, whose parts `add` writes before it."""
-    line = node.lineno
-    match node:
-        case ast.Name():
-            return (0, line, node.id)
-        case ast.Attribute():
-            return (1, line, add(node.value), node.attr)
-        case ast.Call():
-            return (
-                *(2, line, add(node.func), [add(each) for each in node.args]),
-                [(each.arg, add(each.value)) for each in node.keywords],
-            )
-        case ast.Constant():
-            return (3, line, _constant(node.value))
-        case _:
-            return _write_rare(node, add)
+    if isinstance(node, ast.Call):
+        return (
+            2,
+            node.lineno,
+            add(node.func),
+            [add(each) for each in node.args],
+            [(each.arg, add(each.value)) for each in node.keywords],
+        )
+    if isinstance(node, ast.Constant):
+        return (3, node.lineno, _constant(node.value))
+    return _write_rare(node, add)
 
 
 def _write_rare(  # noqa: C901, PLR0912 - one arm for each kind
@@ -303,6 +299,10 @@ def _write_rare(  # noqa: C901, PLR0912 - one arm for each kind
     tag, line = _TAGS.get(type(node).__name__, _TAGS["Other"]), node.lineno
     parts: tuple[Any, ...]
     match node:
+        case ast.Name():
+            return (0, line, node.id)
+        case ast.Attribute():
+            return (1, line, add(node.value), node.attr)
         case ast.Subscript():
             parts = (add(node.value), add(node.slice))
         case ast.Starred() | ast.Await() | ast.NamedExpr():

@@ -64,6 +64,8 @@ def main() -> None:
     asyncio.run(count())
 """
 
+#: Decorators that may hand a function to what ends the process.
+_REGISTERS = frozenset({"register", "on_event", "connect", "connect_via"})
 #: A run that disposes, of what, on the way from where, how sure it is, and why.
 Late = tuple[Start, Resource, tuple[Step, ...], Certainty, str]
 
@@ -104,8 +106,10 @@ def _is_bound(resource: Resource) -> bool:
 
 def _afterwards(program: Program, enders: Suspects, users: Suspects) -> Iterator[Late]:
     """Runs that dispose after another run, or after a server, in one process."""
+    ways = (way for start in enders for way in program.reach.up(start.function))
+    entries = dict.fromkeys(way[0][0] for way in ways)
     homes = {start.function for start in enders}
-    for entry in program.functions:
+    for entry in entries:
         if is_test(entry) or not (entry in homes or program.kind(entry)):
             continue
         for first, second in find_pairs(program, entry):
@@ -145,14 +149,13 @@ def _at_exit(program: Program, enders: Suspects, users: Suspects) -> Iterator[La
 def _registered(program: Program) -> Iterator[Function]:
     """The functions that run when a process ends."""
     for function in program.functions:
-        for node in function.decorations:
-            if _is_ending(program, node, function):
-                yield function
-        for call in function.calls:
-            callee = program.symbols.resolve(call.node.func, function)
-            if isinstance(callee, Outside) and callee.name == "atexit.register":
-                for argument in call.node.args[:1]:
-                    yield from _meant(program, argument, function)
+        nodes = function.decorations if _REGISTERS & set(function.decorators) else ()
+        if any(_is_ending(program, node, function) for node in nodes):
+            yield function
+    for call in program.project.calls_of("register"):
+        if program.symbols.outside(call.node.func, call.function) == "atexit.register":
+            for argument in call.node.args[:1]:
+                yield from _meant(program, argument, call.function)
 
 
 def _meant(program: Program, node: syntax.Node, scope: Function) -> Iterator[Function]:
