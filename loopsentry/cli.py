@@ -116,6 +116,7 @@ def explain(topic: str | None) -> None:
 @click.option(
     "--output", type=click.Path(path_type=Path), help="write the report there, not to the terminal"
 )
+@click.option("--no-cache", is_flag=True, help="read all files anew, and keep nothing of them")
 @click.option("--exit-zero", is_flag=True, help="exit with 0 also where something was found")
 def audit(paths: tuple[Path, ...], **options: Any) -> None:
     """Find event loops that reach one shared engine, pool or client, in source.

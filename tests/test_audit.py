@@ -577,7 +577,7 @@ def test_the_command_says_by_its_status_what_it_found(tmp_path: Path) -> None:
     """0 for a clean project, 1 for findings, 2 for what cannot be audited."""
 
     def run(*arguments: Any) -> tuple[int, str]:
-        ended = CliRunner().invoke(cli, ["audit", *map(str, arguments)])
+        ended = CliRunner().invoke(cli, ["audit", "--no-cache", *map(str, arguments)])
         return ended.exit_code, ended.output
 
     clean = tmp_path / "clean"

@@ -29,7 +29,7 @@ def project(folder: Path, name: str = CASES[0]) -> Path:
 
 def run(*arguments: Any) -> tuple[int, str]:
     """Run the command; give its status and what it printed."""
-    ended = CliRunner().invoke(cli, ["audit", *map(str, arguments)])
+    ended = CliRunner().invoke(cli, ["audit", "--no-cache", *map(str, arguments)])
     return ended.exit_code, ended.output
 
 

@@ -13,9 +13,10 @@ from types import ModuleType
 
 from .findings import CERTAINTIES, Audit, Finding, source_line
 from .program import Program
+from .reading import Progress, cache_of
 from .settings import Settings, SettingsError, read_settings
-
-_DEEP = 5_000
+from .sources import Project, read_project
+from .summaries import DEEP
 
 
 class AuditError(Exception):
@@ -30,12 +31,21 @@ def load_rules() -> tuple[ModuleType, ...]:
     return tuple(sorted(rules, key=lambda rule: str(rule.CODE)))
 
 
-def audit(paths: Iterable[Path], settings: Settings | None = None) -> Audit:
+def audit(
+    paths: Iterable[Path],
+    settings: Settings | None = None,
+    *,
+    cached: bool = False,
+    progress: Progress | None = None,
+) -> Audit:
     """Audit the source files below some paths; nothing of them is imported or run.
 
     Args:
         paths: files and folders. Paths are reported relative to the folder that holds them all.
         settings: how; by default as `[tool.loopsentry.audit]` of the `pyproject.toml` there says.
+        cached: whether what the files say is kept in the user's cache directory for the next
+            audit. A cache that cannot be read, or is another version's, is read anew.
+        progress: called now and then with how many of how many files are read.
 
     Returns:
         The findings, the most certain first, what was kept silent about, and what was not read.
@@ -57,28 +67,29 @@ def audit(paths: Iterable[Path], settings: Settings | None = None) -> Audit:
             raise AuditError(str(exc)) from None
     limit, collecting = sys.getrecursionlimit(), gc.isenabled()
     # Long chains of operators nest deeply, and nothing of a short search is garbage.
-    sys.setrecursionlimit(max(limit, _DEEP))
+    sys.setrecursionlimit(max(limit, DEEP))
     gc.disable()
     try:
-        return _audit(root, given, settings)
+        cache = cache_of(root) if cached else None
+        return _audit(read_project(root, given, cache, progress), settings)
     finally:
         sys.setrecursionlimit(limit)
         if collecting:
             gc.enable()
 
 
-def _audit(root: Path, paths: list[Path], settings: Settings) -> Audit:
-    program = Program(root, paths, settings.entry_points)
+def _audit(project: Project, settings: Settings) -> Audit:
+    program = Program(project, settings.entry_points)
     everything = (finding for rule in load_rules() for finding in rule.find(program))
     found = [each for each in everything if settings.wants(each.code, each.file)]
     shared = {id(r) for r in program.symbols.resources() if r.shared}
     return Audit(
-        root=root,
+        root=project.root,
         findings=sorted(_without_noqa(program, found), key=_order),
         silences=sorted(program.silences, key=lambda each: (each.file, each.line)),
-        skipped=[(each.file, each.reason, each.newer) for each in program.project.skipped],
-        files=len(program.project.modules),
-        lines=sum(module.lines for module in program.project.modules),
+        skipped=[(each.file, each.reason, each.newer) for each in project.skipped],
+        files=len(project.modules),
+        lines=sum(module.lines for module in project.modules),
         starts=len(program.starts),
         resources=len(shared),
     )

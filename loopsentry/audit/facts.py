@@ -7,6 +7,7 @@ stands in a function is worked out when a search comes to it.
 
 from __future__ import annotations
 
+import marshal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -152,7 +153,8 @@ class Function:
         return getattr(self, name)
 
     def _read(self) -> None:
-        rows, calls, named, listed, stored, (branches, awaits), types, outer = self._rest
+        rest = marshal.loads(self._rest)  # noqa: S302 - written by us
+        rows, calls, named, listed, stored, (branches, awaits), types, outer = rest
         nodes = self.nodes = read(rows)
         start = self.module.number * _BRANCHES
         self.calls = [

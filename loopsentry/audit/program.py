@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 
 from . import syntax
 from .entries import Entries
@@ -11,7 +10,7 @@ from .facts import Function, Module
 from .findings import Link, Silence, Thing
 from .names import SERVING
 from .reach import Reach, Reached, Step
-from .sources import Project, read_project
+from .sources import Project
 from .starts import Start, Starts
 from .symbols import Resource, Symbols
 
@@ -27,10 +26,8 @@ class Program:
         silences: what the rules decided to say nothing about.
     """
 
-    def __init__(
-        self, root: Path, paths: Iterable[Path], entry_points: tuple[str, ...] = ()
-    ) -> None:
-        self.project: Project = read_project(root, paths)
+    def __init__(self, project: Project, entry_points: tuple[str, ...] = ()) -> None:
+        self.project = project
         self.symbols = Symbols(self.project)
         searching = Starts(self.project, self.symbols)
         self.functions = searching.functions

@@ -17,7 +17,7 @@ Step = tuple[Function, int]
 
 _ENDS = frozenset({"dispose", "close", "aclose", "disconnect", "close_all", "terminate"})
 _READ = frozenset({"url", "dialect", "driver", "echo", "sync_engine", "pool", "kw"})
-FUNCTIONS_SEEN = 1_500
+FUNCTIONS_SEEN = 800
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from typing import Any
 from .syntax import Row, dotted, last_name, write
 
 #: The form of a summary: another number for another form, so that no cache mixes them.
-FORM = 1
+FORM = 2
 LARGEST = 4_000_000
 #: Long chains of operators nest deeply.
 DEEP = 20_000
@@ -42,8 +42,9 @@ def summarise(source: bytes) -> tuple[Any, ...]:
     body.read(tree.body)
     words = [word.decode() for word in _WORDS if word in source]
     lines = source.count(b"\n") + (not source.endswith(b"\n") and bool(source))
-    functions = [each.record() for each in file.functions]
-    return lines, words, functions, [each.record() for each in file.classes]
+    # Classes first: what they name stands in the tables of the functions around them.
+    classes = [each.record() for each in file.classes]
+    return lines, words, [each.record() for each in file.functions], classes
 
 
 class _File:
@@ -114,19 +115,23 @@ class _Function:
             (name, line, asynchronous, self.generates, parameters),
             (self.imports, self.stars, self.shared, sorted(self.called), sorted(self.mentioned)),
             (self.renames, self.decorators, list(self.kept)),
-            (
-                self.rows,
-                self.calls,
-                (self.bindings, self.entered, self.kept),
-                (self.contexts, self.loads, self.returned, self.compares, self.subscripts),
-                self.elements,
-                (self.branches, self.awaits),
-                self.types,
-                (self.defaults, self.decorations),
-            ),
+            marshal.dumps(self._rest()),
             self.parent,
             self.owner,
             self.inner,
+        )
+
+    def _rest(self) -> tuple[Any, ...]:
+        """What few searches ask for, and is read for them alone."""
+        return (
+            self.rows,
+            self.calls,
+            (self.bindings, self.entered, self.kept),
+            (self.contexts, self.loads, self.returned, self.compares, self.subscripts),
+            self.elements,
+            (self.branches, self.awaits),
+            self.types,
+            (self.defaults, self.decorations),
         )
 
 

@@ -49,7 +49,10 @@ class Name(Node):
 
     __slots__ = ("id",)
     _parts = ("id",)
-    id: str
+
+    def __init__(self, lineno: int, id: str) -> None:  # noqa: A002 - as `ast` calls it
+        self.lineno = lineno
+        self.id = id
 
 
 class Attribute(Node):
@@ -57,8 +60,11 @@ class Attribute(Node):
 
     __slots__ = ("attr", "value")
     _parts = ("value", "attr")
-    value: Node
-    attr: str
+
+    def __init__(self, lineno: int, value: Node, attr: str) -> None:
+        self.lineno = lineno
+        self.value = value
+        self.attr = attr
 
 
 class Keyword(Node):
@@ -66,8 +72,11 @@ class Keyword(Node):
 
     __slots__ = ("arg", "value")
     _parts = ("arg", "value")
-    arg: str | None
-    value: Node
+
+    def __init__(self, lineno: int, arg: str | None, value: Node) -> None:
+        self.lineno = lineno
+        self.arg = arg
+        self.value = value
 
 
 class Call(Node):
@@ -75,9 +84,12 @@ class Call(Node):
 
     __slots__ = ("args", "func", "keywords")
     _parts = ("func", "args", "keywords")
-    func: Node
-    args: list[Node]
-    keywords: list[Keyword]
+
+    def __init__(self, lineno: int, func: Node, args: list[Node], keywords: list[Keyword]) -> None:
+        self.lineno = lineno
+        self.func = func
+        self.args = args
+        self.keywords = keywords
 
 
 class Constant(Node):
@@ -85,7 +97,10 @@ class Constant(Node):
 
     __slots__ = ("value",)
     _parts = ("value",)
-    value: Any
+
+    def __init__(self, lineno: int, value: Any) -> None:
+        self.lineno = lineno
+        self.value = value
 
 
 class Subscript(Node):
@@ -371,6 +386,8 @@ def read(rows: list[Row]) -> list[Node]:
         elif tag == 2:  # noqa: PLR2004 - a row's tag
             keywords = [Keyword(nodes[at].lineno, arg, nodes[at]) for arg, at in row[4]]
             made = Call(line, nodes[row[2]], [nodes[at] for at in row[3]], keywords)
+        elif tag == 3:  # noqa: PLR2004 - a row's tag
+            made = Constant(line, row[2])
         else:
             made = _read_rare(row, nodes)
         nodes.append(made)
@@ -379,8 +396,6 @@ def read(rows: list[Row]) -> list[Node]:
 
 def _read_rare(row: Row, nodes: list[Node]) -> Node:
     kind = _KINDS[row[0]]
-    if kind is Constant:
-        return Constant(row[1], row[2])
     if kind is Compare:
         return Compare(row[1], nodes[row[2]], row[3], [nodes[at] for at in row[4]])
     if kind is Dict:
