@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import audit
 from benchmarks.clients import __main__ as clients
 from benchmarks.measures import SIZES
 from benchmarks.pairs import measure_pair
@@ -67,3 +68,16 @@ def test_every_client_has_a_title() -> None:
     """Each file of the table says what it is, and what it needs is found in it."""
     titles = [clients.title_of(name) for name in clients.names()]
     assert len(set(titles)) == len(titles) > 10
+
+
+def test_the_audit_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The audit's own runs, cold and warm, are timed on a copy of a folder."""
+    source = tmp_path / "shop"
+    source.mkdir()
+    (source / "main.py").write_text("import asyncio\nasyncio.run(None)\n", "utf-8")
+    own = {name: tool for name, tool in audit.TOOLS.items() if name.startswith("loopsentry")}
+    monkeypatch.setattr(audit, "TOOLS", own)
+    lines, times = audit.measure(source, 1)
+    assert lines == 2
+    assert times.keys() == own.keys()
+    assert all(wall > 0 for wall, _ in times.values())
