@@ -82,7 +82,7 @@ def _audit(project: Project, settings: Settings) -> Audit:
     program = Program(project, settings.entry_points)
     everything = (finding for rule in load_rules() for finding in rule.find(program))
     found = [each for each in everything if settings.wants(each.code, each.file)]
-    shared = {id(r) for r in program.symbols.resources() if r.shared}
+    shared = {id(each) for each in program.shared_objects()}
     return Audit(
         root=project.root,
         findings=sorted(_without_noqa(program, found), key=_order),

@@ -80,7 +80,11 @@ ONCE = frozenset({"command", "main", "script"})
 
 
 class Entries:
-    """Says what kind of entry a function is."""
+    """Says what kind of entry a function is.
+
+    Attributes:
+        handed: the calls that hand a function to a thread or a scheduler.
+    """
 
     def __init__(
         self,
@@ -92,6 +96,7 @@ class Entries:
         self.tasks = TASKS | set(entry_points)
         self.scripts = _scripts(project.root)
         self._passed: dict[Function, str] = {}
+        self.handed: dict[Function, list[Call]] = {}
         self._kinds: dict[Function, str | None] = {}
         named = (name for name in sorted({*THREADS, *JOBS, *ROUTES, "map"}))
         for call in (call for name in named for call in project.calls_of(name)):
@@ -119,14 +124,18 @@ class Entries:
         given = [*call.node.args, *(k.value for k in call.node.keywords if k.arg in _TARGETS)]
         if kind == "thread" and self._is_in_processes(call):
             kind = "process"
-        self._pass(given, kind, call.function)
+        self._pass(given, kind, call.function, call)
 
-    def _pass(self, given: list[syntax.Node], kind: str, scope: Function) -> None:
+    def _pass(
+        self, given: list[syntax.Node], kind: str, scope: Function, call: Call | None = None
+    ) -> None:
         for argument in given:
             if isinstance(argument, (syntax.Name, syntax.Attribute)):
                 found = self.symbols.resolve(argument, scope)
                 if isinstance(found, Function):
                     self._passed.setdefault(found, kind)
+                    if call is not None:
+                        self.handed.setdefault(found, []).append(call)
 
     def _is_in_processes(self, call: Call) -> bool:
         """Whether it is a pool of processes that is handed a function."""

@@ -38,8 +38,16 @@ class Flows:
         key = (function, name)
         if key not in self._given:
             self._given[key] = None  # while a cycle is open
-            self._given[key] = self._agreed(name, function)
+            fixture = self.project.fixture(name, function) if function.module.is_test else None
+            self._given[key] = (
+                self._agreed(name, function) if fixture is None else self._made_by(fixture)
+            )
         return self._given[key]
+
+    def _made_by(self, fixture: Function) -> Symbol:
+        """What a fixture of pytest gives."""
+        values = (self.symbols.value(node, fixture, _LOCAL) for node in fixture.returned)
+        return next((value for value in values if value is not None), None)
 
     def _agreed(self, name: str, function: Function) -> Symbol:
         found: dict[int, Symbol] = {}

@@ -53,6 +53,10 @@ FACTORIES = frozenset(
         "sqlalchemy.orm.sessionmaker",
     }
 )
+#: What gives the function that it is given, or one that does the same.
+WRAPPERS = frozenset(
+    {"functools.partial", "contextlib.asynccontextmanager", "contextlib.contextmanager"}
+)
 CACHES = frozenset({"functools.cache", "functools.lru_cache"})
 #: Providers of a container that make their object once.
 SINGLETONS = frozenset(

@@ -15,7 +15,7 @@ from .program import Program
 from .reach import Step
 from .starts import Start
 from .symbols import Outside, Resource
-from .syntax import plain
+from .syntax import last_name, plain
 
 #: Starts, with the shared objects that each leaves bound to its loop.
 Suspects = dict[Start, list[Resource]]
@@ -176,12 +176,27 @@ def _many(program: Program, suspects: Suspects) -> Iterator[Meeting]:
             kind = program.kind(chain[0][0])
             if kind not in MANY:
                 continue
+            entry = chain[0][0]
+            met = [each for each in engines if not _is_alone(program, suspects, entry, each)]
             near = len(chain) <= NEAR and kind in _EXACT
-            why = f"{chain[0][0].name}() is {_WORDS[kind]}"
-            for engine in engines:
+            why = f"{entry.name}() is {_WORDS[kind]}"
+            for engine in met:
                 sure: Certainty = "proven" if near else "likely"
                 yield Meeting(start, engine, sure, why, "many", tuple(chain[:-1]))
             break
+
+
+def _is_alone(program: Program, suspects: Suspects, entry: Function, engine: Resource) -> bool:
+    """Whether one thread, started once in a process, is all that uses an object."""
+    calls = program.entries.handed.get(entry, ())
+    others = [start for start, each in suspects.items() if engine in each]
+    if len(calls) != 1 or len(others) != 1 or engine in program.served():
+        return False
+    call = calls[0]
+    if last_name(call.node.func) != "Thread" or call.repeated:
+        return False
+    kinds = {program.kind(way[0][0]) for way in program.reach.up(call.function, DEEP)} - {None}
+    return bool(kinds) and kinds <= ONCE
 
 
 def _sequences(program: Program, suspects: Suspects) -> Iterator[Meeting]:

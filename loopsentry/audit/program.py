@@ -8,7 +8,7 @@ from . import syntax
 from .entries import Entries
 from .facts import Function, Module
 from .findings import Link, Silence, Thing
-from .names import SERVING
+from .names import MAKERS, SERVING
 from .reach import Reach, Reached, Step
 from .sources import Project
 from .starts import Start, Starts
@@ -93,6 +93,15 @@ class Program:
             handlers = [f for f in self.functions if self.entries.kind(f) == "handler"]
             self._served = self.reach.down(handlers)
         return self._served
+
+    def shared_objects(self) -> Iterator[Resource]:
+        """All objects that bind to a loop and outlive a call, also those that no search met."""
+        for name in sorted({maker.rpartition(".")[2] for maker in MAKERS}):
+            for call in self.project.calls_of(name):
+                for bound, values in call.function.bindings.items():
+                    if call.function.parent is None and call.node in values:
+                        self.symbols.variable(call.function.module, bound)
+        yield from (each for each in self.symbols.resources() if each.shared)
 
     def imported_by(self, module: Module) -> set[Module]:
         """A module and all those of the project that importing it imports."""

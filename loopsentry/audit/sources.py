@@ -53,6 +53,7 @@ class Project:
     _calls: dict[str, list[Call]] = field(default_factory=dict)
     _renamed: dict[str, set[str]] = field(default_factory=dict)
     _children: dict[str, set[str]] = field(default_factory=dict)
+    _fixtures: dict[str, list[Function]] | None = None
     _suffixes: dict[tuple[str, ...], list[Module]] = field(default_factory=dict)
 
     @property
@@ -101,6 +102,21 @@ class Project:
                     self._renamed.setdefault(old, set()).add(new)
         return {name, *self._renamed.get(name, ())}
 
+    def fixture(self, name: str, asking: Function) -> Function | None:
+        """The fixture of pytest that a parameter means: of the file, or of a conftest above it."""
+        if self._fixtures is None:
+            self._fixtures = {}
+            for function in self.functions:
+                if "fixture" in function.decorators:
+                    self._fixtures.setdefault(function.name, []).append(function)
+        seen = [
+            each
+            for each in self._fixtures.get(name, ())
+            if each is not asking and _is_seen(each.module, asking.module)
+        ]
+        nearest = [len(each.module.path.parts) + (each.module is asking.module) for each in seen]
+        return seen[nearest.index(max(nearest))] if seen else None
+
     def subclasses(self, name: str) -> set[str]:
         """The names of the classes that name a class as their base, and of theirs."""
         if not self._children:
@@ -147,6 +163,12 @@ class Project:
         parts = (*base, *(part for part in name.lstrip(".").split(".") if part))
         found = self._suffixes.get(parts, [])
         return next((module for module in found if module.parts == parts), None)
+
+
+def _is_seen(home: Module, asking: Module) -> bool:
+    """Whether a file's fixtures are those of another: it is the same, or a conftest above it."""
+    above = home.path.stem == "conftest" and home.path.parent in asking.path.parents
+    return above or home is asking
 
 
 def _is_root(prefix: tuple[str, ...], importer: Module, project: Project) -> bool:

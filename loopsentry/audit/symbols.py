@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from . import syntax
 from .facts import Class, Function, Module
 from .flows import Flows, is_of_class
-from .names import FACTORIES, KEPT, MAKERS, RUNNERS, SINGLETONS
+from .names import FACTORIES, KEPT, MAKERS, RUNNERS, SINGLETONS, WRAPPERS
 from .pools import is_pooled, is_pooled_by, is_tolerant
 from .sources import Project
 from .syntax import dotted, is_state, last_name
@@ -282,7 +282,9 @@ class Symbols:
             case Instance():
                 found = self._of_class(symbol.kind, name)
                 if isinstance(found, Function) and _is_property(found):
-                    return self._first(found.returned, found, _LOCAL)
+                    kept = "cached_property" in found.decorators
+                    holder = (name, kept and self.flows.is_shared(symbol.kind))
+                    return self._first(found.returned, found, holder)
                 return found
             case _:
                 return None
@@ -385,7 +387,7 @@ class Symbols:
     def _made(self, node: syntax.Call, name: str, scope: Function, holder: Holder) -> Symbol:
         if name in FACTORIES:
             return self._factory(node, scope, holder)
-        if node.args and (name in RUNNERS or name in KEPT or name == "functools.partial"):
+        if node.args and (name in RUNNERS or name in KEPT or name in WRAPPERS):
             return self.value(node.args[0], scope, holder)
         if node.args and name in SINGLETONS:
             provided = self.make_call(node.args[0], node.args[1:], node)

@@ -79,7 +79,7 @@ def find(program: Program) -> Iterator[Finding]:
         if "dependency_overrides" in function.module.words:
             continue
         names = _names_of(function, call)
-        if names and _requests(function, names) > 1:
+        if names and _requests(program, function, names) > 1:
             for engine in _engines_of(program, function, call)[:1]:
                 yield _finding(program, function, call, engine)
 
@@ -142,15 +142,27 @@ def _is_fixture(function: Function) -> bool:
     return "fixture" in function.decorators
 
 
-def _requests(function: Function, names: set[str]) -> int:
-    """How many requests the names make in the file, in loops counted twice."""
+def _requests(program: Program, function: Function, names: set[str]) -> int:
+    """How many requests the names make, in loops counted twice; a fixture's, where it is seen."""
     count = 0
-    for each in function.module.functions():
-        for call in each.calls:
-            base, _, method = (dotted(call.node.func) or "").rpartition(".")
-            if base in names and method in _REQUESTS:
-                count += 2 if call.repeated else 1
+    for method in sorted(_REQUESTS):
+        for call in program.project.calls_of(method):
+            if (dotted(call.node.func) or "").rpartition(".")[0] in names:
+                count += (2 if call.repeated else 1) if _sees(call, function, names) else 0
     return count
+
+
+def _sees(call: Call, function: Function, names: set[str]) -> bool:
+    """Whether a call stands in the file of a client, or in a test that asks for its fixture."""
+    if call.function.module is function.module:
+        return True
+    home = function.module.path
+    return (
+        function.name in names
+        and home.stem == "conftest"
+        and home.parent in call.function.module.path.parents
+        and function.name in call.function.parameters
+    )
 
 
 def _finding(program: Program, function: Function, call: Call, engine: Resource) -> Finding:
