@@ -116,6 +116,14 @@ def explain(topic: str | None) -> None:
 @click.option(
     "--output", type=click.Path(path_type=Path), help="write the report there, not to the terminal"
 )
+@click.option(
+    "--fix",
+    is_flag=False,
+    flag_value="loop-local-pool",
+    type=click.Choice(["loop-local-pool", "null-pool", "dispose-in-loop"]),
+    help="show an edit that cures what is proven [loop-local-pool]",
+)
+@click.option("--write", is_flag=True, help="write what --fix shows")
 @click.option("--no-cache", is_flag=True, help="read all files anew, and keep nothing of them")
 @click.option("--exit-zero", is_flag=True, help="exit with 0 also where something was found")
 def audit(paths: tuple[Path, ...], **options: Any) -> None:

@@ -6,7 +6,7 @@ import gc
 import importlib
 import pkgutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -37,6 +37,7 @@ def audit(
     *,
     cached: bool = False,
     progress: Progress | None = None,
+    instead: Mapping[Path, bytes] | None = None,
 ) -> Audit:
     """Audit the source files below some paths; nothing of them is imported or run.
 
@@ -45,6 +46,7 @@ def audit(
         settings: how; by default as `[tool.loopsentry.audit]` of the `pyproject.toml` there says.
         cached: whether what the files say is kept in the user's cache directory for the next
             audit. A cache that cannot be read, or is another version's, is read anew.
+        instead: sources that are read in place of what stands in these files.
         progress: called now and then with how many of how many files are read.
 
     Returns:
@@ -71,7 +73,7 @@ def audit(
     gc.disable()
     try:
         cache = cache_of(root) if cached else None
-        return _audit(read_project(root, given, cache, progress), settings)
+        return _audit(read_project(root, given, cache, progress, instead), settings)
     finally:
         sys.setrecursionlimit(limit)
         if collecting:

@@ -40,6 +40,8 @@ def run_audit(  # noqa: PLR0913 - one for each option
     write_baseline: bool,
     output: Path | None,
     no_cache: bool,
+    fix: str | None,
+    write: bool,
     exit_zero: bool,  # noqa: ARG001 - the command's own
 ) -> bool:
     """Audit, report, and say whether there is something to mend.
@@ -53,6 +55,8 @@ def run_audit(  # noqa: PLR0913 - one for each option
         if why_silent is not None:
             click.echo(explain_silence(found, why_silent))
             return False
+        if fix is not None:
+            return _mend(found, paths, fix, write=write)
         told = select(found, min_certainty)
         if write_baseline:
             return _accept_all(told, baseline)
@@ -97,6 +101,28 @@ def _progress() -> Iterator[Progress | None]:
             bar.update(task, completed=done, total=total, visible=total > _WORTH_A_BAR)
 
         yield show
+
+
+def _mend(found: Audit, paths: tuple[Path, ...], edit: str, *, write: bool) -> bool:
+    """Print, or write, edits for what is proven; say whether something stays."""
+    try:
+        from .mending import propose
+    except ImportError:
+        advice = "pip install 'sqlalchemy-loopsentry[fix]'"
+        raise AuditError(f"--fix edits with libcst, which is not installed: {advice}") from None
+    mends = propose(found, paths, edit)
+    for mend in mends:
+        if mend.refusal:
+            where = f"{mend.file}: {mend.findings[0].code}"
+            click.echo(f"{where}: not edited, {mend.refusal}", err=True)
+            continue
+        click.echo(mend.diff, nl=False)
+        if write:
+            (found.root / mend.file).write_text(mend.after, "utf-8", newline="")
+    edited = sum(not mend.refusal for mend in mends)
+    done = "written" if write else "shown; --write writes them"
+    click.echo(f"{edited} edits {done}", err=True)
+    return not write or any(mend.refusal for mend in mends)
 
 
 def _accept_all(told: Audit, path: Path | None) -> bool:

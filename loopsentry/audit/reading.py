@@ -21,11 +21,8 @@ from typing import Any
 
 import loopsentry
 
-from .summaries import FORM, read_file
+from .summaries import FORM, Outcome, read_file
 
-#: What became of a file: its summary as bytes, or None with the reason and whether a newer Python
-#: may read it.
-Outcome = tuple[bytes | None, str, bool]
 #: Reports how many of how many files are read.
 Progress = Callable[[int, int], None]
 #: Size, time of the last change and number of a file, which change with its contents.

@@ -5,12 +5,13 @@ from __future__ import annotations
 import marshal
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .facts import Call, Class, Function, Module, read_module
 from .reading import Progress, read_all
+from .summaries import read_source
 from .syntax import last_name
 
 #: Folders that hold no source of the project's own.
@@ -189,11 +190,14 @@ def read_project(
     paths: Iterable[Path],
     cache: Path | None = None,
     progress: Progress | None = None,
+    instead: Mapping[Path, bytes] | None = None,
 ) -> Project:
     """Read all source files below some paths; nothing is imported or run."""
     project = Project(root)
     files = list(dict.fromkeys(_files(paths)))
-    outcomes = read_all(files, cache, progress)
+    other = instead or {}
+    outcomes = read_all([each for each in files if each not in other], cache, progress)
+    outcomes.update({path: read_source(source) for path, source in other.items()})
     for path in files:
         relative = path.relative_to(root)
         blob, reason, newer = outcomes[path]

@@ -464,17 +464,30 @@ def _is_main(test: ast.expr) -> bool:
 # files ---------------------------------------------------------------------------------------
 
 
-def read_file(name: str) -> tuple[bytes | None, str, bool]:
-    """A file's summary as bytes; else None, why, and whether a newer Python may read it."""
+#: A summary as bytes; else None, why, and whether a newer Python may read the file.
+Outcome = tuple[bytes | None, str, bool]
+
+
+def read_file(name: str) -> Outcome:
+    """What became of a file."""
     try:
-        with Path(name).open("rb") as file, warnings.catch_warnings(action="ignore"):
+        with Path(name).open("rb") as file:
             source = file.read(LARGEST + 1)
-            if len(source) > LARGEST:
-                return None, f"larger than {LARGEST} bytes", False
+    except OSError as exc:
+        return None, str(exc), False
+    if len(source) > LARGEST:
+        return None, f"larger than {LARGEST} bytes", False
+    return read_source(source)
+
+
+def read_source(source: bytes) -> Outcome:
+    """What became of a source."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
             return marshal.dumps(summarise(source)), "", False
     except SyntaxError as exc:
         return None, f"line {exc.lineno}: {exc.msg}", True
-    except (OSError, ValueError, RecursionError, MemoryError) as exc:
+    except (ValueError, RecursionError, MemoryError) as exc:
         return None, str(exc) or type(exc).__name__, False
 
 
