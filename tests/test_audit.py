@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -509,6 +510,7 @@ SETTINGS = {
     "selected": ('select = ["LSA101"]', ["latent"]),
     "ignored there": ('per-file-ignores = {"app/*" = ["LSA101"]}', []),
     "ignored elsewhere": ('per-file-ignores = {"other/*" = ["LSA101"]}', ["latent"]),
+    "a starter": ('starters = ["app.worker.background"]', ["latent"]),
     "an entry point": ('entry-points = ["background"]', ["proven"]),
 }
 
@@ -601,3 +603,65 @@ def test_a_start_that_is_none_cannot_be_explained(tmp_path: Path) -> None:
     write(tmp_path, USES + TWICE.replace("    asyncio.run(save())\n", ""))
     with pytest.raises(AuditError, match="known starts in that file: lines"):
         explain_silence(audit([tmp_path]), "app/main.py:1")
+
+
+STARTER = """
+from app.db import engine
+from elsewhere.runs import run_now
+from celery import shared_task
+async def load():
+    async with engine.connect() as connection:
+        await connection.close()
+@shared_task
+def send():
+    run_now(load())
+"""
+
+
+def test_a_starter_of_another_package_is_named(tmp_path: Path) -> None:
+    """What runs a coroutine in a package that is not read is a start once its name is given."""
+    write(tmp_path, STARTER)
+    assert found_in(tmp_path) == []
+    table = '[tool.loopsentry.audit]\nstarters = ["elsewhere.runs.run_now"]\n'
+    (tmp_path / "pyproject.toml").write_text(table, "utf-8")
+    assert [each.certainty for each in found_in(tmp_path)] == ["proven"]
+
+
+LAYOUTS = {
+    "a src folder": ("src/app/db.py", "src/app/tasks.py", "from app.db import engine"),
+    "a namespace package": (
+        "acme/shop/db.py",
+        "acme/shop/tasks.py",
+        "from acme.shop.db import engine",
+    ),
+    "two roots": ("services/a/shared/db.py", "services/a/jobs.py", "from shared.db import engine"),
+    "scripts beside a package": ("app/db.py", "scripts/nightly.py", "from app.db import engine"),
+    "a relative import": ("app/core/db.py", "app/jobs/send.py", "from ..core.db import engine"),
+}
+
+
+@pytest.mark.parametrize("case", LAYOUTS)
+def test_imports_are_followed_in_each_layout(tmp_path: Path, case: str) -> None:
+    """The engine of another file is found, however the project is laid out."""
+    db, tasks, line = LAYOUTS[case]
+    files = {db: DB, tasks: STARTER.replace("from app.db import engine", line)}
+    files["other/db.py"] = DB.replace("engine =", "other_engine =")
+    for name, source in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = source.replace("from elsewhere.runs import run_now", "from asyncio import run")
+        path.write_text(text.replace("run_now(", "run("), "utf-8")
+    if case == "a relative import":
+        for folder in ("app", "app/core", "app/jobs"):
+            (tmp_path / folder / "__init__.py").touch()
+    (finding,) = found_in(tmp_path)
+    assert finding.object is not None
+    assert (finding.file, finding.object.file) == (tasks, db)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need rights on Windows")
+def test_links_are_not_followed(tmp_path: Path) -> None:
+    """A link that leads back into the tree ends no audit and doubles no finding."""
+    write(tmp_path, USES + TASK)
+    (tmp_path / "app" / "again").symlink_to(tmp_path, target_is_directory=True)
+    assert len(found_in(tmp_path)) == 1

@@ -81,7 +81,7 @@ def audit(
 
 
 def _audit(project: Project, settings: Settings) -> Audit:
-    program = Program(project, settings.entry_points)
+    program = Program(project, settings.entry_points, settings.starters)
     everything = (finding for rule in load_rules() for finding in rule.find(program))
     found = [each for each in everything if settings.wants(each.code, each.file)]
     shared = {id(each) for each in program.shared_objects()}

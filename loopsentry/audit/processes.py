@@ -31,6 +31,8 @@ _WORDS = {
     "callback": "a callback, which may be called many times",
 }
 _EXACT = frozenset({"task", "job", "invocation", "rerun"})
+#: Folders of what is often run apart from the application, or before it.
+_APART = frozenset({"cli", "commands", "management", "scripts"})
 DEEP = 6
 #: The start in the entry itself, or one call below it.
 NEAR = 2
@@ -267,6 +269,8 @@ def _unreached(program: Program, suspects: Suspects) -> Iterator[Meeting]:
         if not kinds - {None}:
             for engine in engines:
                 why = "nothing in this tree calls it, so how often it runs is not known"
+                if _APART & set(start.function.module.parts):
+                    why += "; where it stands, it is often run apart from the application"
                 yield Meeting(start, engine, "latent", why, "many")
 
 

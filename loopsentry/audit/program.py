@@ -26,10 +26,15 @@ class Program:
         silences: what the rules decided to say nothing about.
     """
 
-    def __init__(self, project: Project, entry_points: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        project: Project,
+        entry_points: tuple[str, ...] = (),
+        starters: tuple[str, ...] = (),
+    ) -> None:
         self.project = project
         self.symbols = Symbols(self.project)
-        searching = Starts(self.project, self.symbols)
+        searching = Starts(self.project, self.symbols, starters)
         self.functions = searching.functions
         self.starts = searching.find()
         self.begun = {start.call: start for start in self.starts}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_KNOWN = ("select", "ignore", "per-file-ignores", "entry-points")
+_KNOWN = ("select", "ignore", "per-file-ignores", "entry-points", "starters")
 
 
 class SettingsError(ValueError):
@@ -24,12 +24,14 @@ class Settings:
         ignore: codes that are not reported.
         per_file_ignores: codes that are not reported in files that match a pattern.
         entry_points: further decorators, by their last name, whose functions run many times.
+        starters: further functions, by their dotted names, that run a coroutine on a new loop.
     """
 
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     per_file_ignores: dict[str, tuple[str, ...]] = field(default_factory=dict)
     entry_points: tuple[str, ...] = ()
+    starters: tuple[str, ...] = ()
 
     def wants(self, code: str, file: str) -> bool:
         """Whether a finding of a code in a file is to be reported."""
@@ -72,6 +74,7 @@ def _read(table: dict[str, Any], path: Path) -> Settings:
         ignore=_names(table, "ignore", path),
         per_file_ignores={pattern: _names(ignores, pattern, path) for pattern in ignores},
         entry_points=_names(table, "entry-points", path),
+        starters=_names(table, "starters", path),
     )
 
 

@@ -71,7 +71,8 @@ Begun = tuple[Call, syntax.Node, bool, tuple[Function, ...], Function]
 class Starts:
     """All starts of a project."""
 
-    def __init__(self, project: Project, symbols: Symbols) -> None:
+    def __init__(self, project: Project, symbols: Symbols, starters: tuple[str, ...] = ()) -> None:
+        self.runners = RUNNERS | set(starters)
         self.project = project
         self.symbols = symbols
         self.functions = project.functions
@@ -109,12 +110,12 @@ class Starts:
 
     def _primitive(self) -> Iterator[tuple[Call, syntax.Node, bool]]:
         yield from self._submitted()
-        for name in sorted(_NAMES):
+        for name in sorted(_NAMES | {each.rpartition(".")[2] for each in self.runners}):
             for call in self.project.calls_of(name):
                 callee = self.symbols.resolve(call.node.func, call.function)
                 if not isinstance(callee, Outside) or not call.node.args:
                     continue
-                if callee.name in RUNNERS:
+                if callee.name in self.runners:
                     yield call, call.node.args[0], self._is_kept(call)
                 elif callee.name in KEPT:
                     yield call, call.node.args[0], True
@@ -146,7 +147,7 @@ class Starts:
             for method in (m for each in self.symbols.lineage(kind) for m in each.methods.values()):
                 for call in method.calls:
                     name = self.symbols.outside(call.node.func, method)
-                    if name in RUNNERS or name in KEPT:
+                    if name in self.runners or name in KEPT:
                         kept = name in KEPT or self._is_kept(call)
                         yield Start(call, function, function.line, (function,), kept)
                         return
@@ -160,7 +161,7 @@ class Starts:
                 for runner, coroutine in itertools.pairwise(given):
                     if isinstance(runner, (syntax.Name, syntax.Attribute)):
                         found = self.symbols.resolve(runner, call.function)
-                        if isinstance(found, Outside) and found.name in RUNNERS:
+                        if isinstance(found, Outside) and found.name in self.runners:
                             yield call, coroutine, False
 
     def _is_kept(self, call: Call) -> bool:
