@@ -120,7 +120,7 @@ def explain(topic: str | None) -> None:
     "--fix",
     is_flag=False,
     flag_value="loop-local-pool",
-    type=click.Choice(["loop-local-pool", "null-pool", "dispose-in-loop"]),
+    type=click.Choice(["loop-local-pool", "fresh-session", "null-pool", "dispose-in-loop"]),
     help="show an edit that cures what is proven [loop-local-pool]",
 )
 @click.option("--write", is_flag=True, help="write what --fix shows")

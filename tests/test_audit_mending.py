@@ -19,6 +19,7 @@ pytest.importorskip("libcst", reason="libcst has no wheel for this Python")
 #: Projects whose proven findings each edit cures.
 CURED = {
     "loop-local-pool": ("celery-send-other-module", "db-manager-module", "dict-of-engines"),
+    "fresh-session": ("dramatiq", "rq", "inner-async-def"),
     "null-pool": ("contextmanager-helper", "session-factory-class-static", "lru-cache-getter"),
     "dispose-in-loop": ("contextmanager-helper", "inner-async-def", "rq"),
 }
@@ -96,6 +97,13 @@ def test_what_cannot_be_edited_is_told(tmp_path: Path, case: str) -> None:
     assert (status, shown) == (1, "")
     assert words in told
     assert db.read_text("utf-8") == text
+
+
+def test_a_session_that_others_open_too_is_left(tmp_path: Path) -> None:
+    """A helper that opens the session for others as well is no place for a fresh one."""
+    status, shown, told = run(project(tmp_path, "contextmanager-helper"), "--fix", "fresh-session")
+    assert (status, shown) == (1, "")
+    assert "which others call too" in told
 
 
 def test_an_edit_after_which_the_finding_stays_is_refused(

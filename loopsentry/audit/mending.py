@@ -20,7 +20,7 @@ from .findings import Audit, Finding
 from .settings import Settings
 
 #: The edits that there are; the first one mends every way to an engine at once.
-EDITS = ("loop-local-pool", "null-pool", "dispose-in-loop")
+EDITS = ("loop-local-pool", "fresh-session", "null-pool", "dispose-in-loop")
 
 _POOLS = {
     "loop-local-pool": ("loopsentry", "LoopLocalPool"),
@@ -88,6 +88,8 @@ def propose(
             place = (thing.file, thing.line)
             if edit == "dispose-in-loop":
                 place = (finding.file, finding.line)
+            elif edit == "fresh-session":
+                place = (finding.chain[-1].file, finding.chain[-1].line)
             groups.setdefault(place, []).append(finding)
     given = [*paths]
 
@@ -110,6 +112,8 @@ def _try(
     try:
         if edit == "dispose-in-loop":
             after = _dispose(before, findings[0])
+        elif edit == "fresh-session":
+            after = _open_fresh(before, findings[0])
         else:
             after = _set_pool(before, line, edit)
     except _NoEditError as exc:
@@ -161,16 +165,39 @@ def _has_comma(argument: cst.Arg) -> bool:
     return isinstance(argument.comma, cst.Comma)
 
 
-def _dispose(source: str, finding: Finding) -> str:
-    """Let the coroutine that a line runs dispose of the engine before its loop ends."""
+def _open_fresh(source: str, finding: Finding) -> str:
+    """Let the coroutine that is run open its session on an engine of its own."""
+    start, use = finding.chain[-2:]
+    if not start.note:
+        raise _NoEditError(f"its session is opened in {use.function}, which others call too")
+    name, imported = _engine_in(finding, use.file)
+
+    def change(call: cst.Call) -> cst.Call:
+        if call.args:
+            raise _NoEditError("its session has options")
+        return call.with_changes(
+            func=cst.Name("session_scope_fresh"), args=[cst.Arg(cst.Name(name))]
+        )
+
+    text = _edit(source, use.line, None, change, ("loopsentry", "session_scope_fresh"))
+    return _import(text, imported) if imported is not None else text
+
+
+def _engine_in(finding: Finding, file: str) -> tuple[str, tuple[str, str] | None]:
+    """The engine's name, and the import that a file needs to have it."""
     thing = finding.object
     if thing is None or not thing.name.isidentifier():
         raise _NoEditError("its engine has no name of a module")
-    if thing.file != finding.file:
-        parts = Path(thing.file).with_suffix("").parts
-        home = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-    else:
-        home = ""
+    if thing.file == file:
+        return thing.name, None
+    parts = Path(thing.file).with_suffix("").parts
+    home = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    return thing.name, (home, thing.name)
+
+
+def _dispose(source: str, finding: Finding) -> str:
+    """Let the coroutine that a line runs dispose of the engine before its loop ends."""
+    name, imported = _engine_in(finding, finding.file)
 
     def change(call: cst.Call) -> cst.Call:
         if not call.args or call.args[0].keyword is not None:
@@ -179,9 +206,8 @@ def _dispose(source: str, finding: Finding) -> str:
         return call.with_changes(args=[call.args[0].with_changes(value=work), *call.args[1:]])
 
     runners = ("run", "run_until_complete")
-    imported = (home, thing.name) if home else None
     text = _edit(source, finding.line, runners, change, imported)
-    return _with_helper(text, _WRAPPER.format(engine=thing.name))
+    return _with_helper(text, _WRAPPER.format(engine=name))
 
 
 def _with_helper(source: str, helper: str) -> str:
@@ -206,28 +232,35 @@ def _imports(statement: cst.BaseStatement | cst.BaseSmallStatement) -> bool:
 def _edit(
     source: str,
     line: int,
-    names: tuple[str, ...],
+    names: tuple[str, ...] | None,
     change: Callable[[cst.Call], cst.Call],
     imported: tuple[str, str] | None,
 ) -> str:
-    """Change the call of a name that begins on a line, and import what that needs."""
+    """Change the call of a name that begins on a line, or what is entered there; import for it."""
     wrapper = MetadataWrapper(cst.parse_module(source))
     changer = _Changer(line, names, change)
     tree = wrapper.visit(changer)
     if not changer.changed:
-        raise _NoEditError(f"line {line} calls no {names[0]}")
-    if imported is None:
-        return tree.code
+        what = f"calls no {names[0]}" if names else "opens no session"
+        raise _NoEditError(f"line {line} {what}")
+    return _import(tree.code, imported) if imported is not None else tree.code
+
+
+def _import(source: str, imported: tuple[str, str]) -> str:
+    """A module with one more import, if it has it not yet."""
     context = CodemodContext()
     AddImportsVisitor.add_needed_import(context, *imported)
-    return AddImportsVisitor(context).transform_module(tree).code
+    return AddImportsVisitor(context).transform_module(cst.parse_module(source)).code
 
 
 class _Changer(cst.CSTTransformer):
     METADATA_DEPENDENCIES = (PositionProvider,)
 
     def __init__(
-        self, line: int, names: tuple[str, ...], change: Callable[[cst.Call], cst.Call]
+        self,
+        line: int,
+        names: tuple[str, ...] | None,
+        change: Callable[[cst.Call], cst.Call],
     ) -> None:
         super().__init__()
         self.line = line
@@ -242,7 +275,18 @@ class _Changer(cst.CSTTransformer):
         name = original_node.func
         last = name.attr if isinstance(name, cst.Attribute) else name
         starts = self.get_metadata(PositionProvider, original_node).start.line
-        if starts == self.line and isinstance(last, cst.Name) and last.value in self.names:
+        named = isinstance(last, cst.Name) and last.value in (self.names or ())
+        if starts == self.line and named:
             self.changed = True
             return self.change(updated_node)
         return updated_node
+
+    def leave_With(self, original_node: cst.With, updated_node: cst.With) -> cst.With:  # noqa: N802
+        """Change what is entered, if the statement is the one."""
+        starts = self.get_metadata(PositionProvider, original_node).start.line
+        item = updated_node.items[0]
+        if self.names is not None or starts != self.line or not isinstance(item.item, cst.Call):
+            return updated_node
+        self.changed = True
+        entered = item.with_changes(item=self.change(item.item))
+        return updated_node.with_changes(items=[entered, *updated_node.items[1:]])
