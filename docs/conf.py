@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import loopsentry
 from loopsentry import catalog
-from loopsentry.explanation import explain
+from loopsentry.explanation import explain, explain_texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,6 +53,31 @@ def write_pages(_app: Sphinx) -> None:
         + _rows((fix.id, fix.title) for fix in sorted(fixes, key=lambda fix: fix.id))
         + _contents(sorted(fix.id for fix in fixes)),
     )
+    write_texts()
+
+
+def write_texts() -> None:
+    """Write one page for each text of an error, titled by it, and the list of all."""
+    texts = catalog.load_texts()
+    for text in texts:
+        _write(text.name, _linked(explain_texts([text])))
+    _write(
+        "texts",
+        "# Texts of errors\n\n"
+        "What was printed, and where it leads; `loopsentry explain 'TEXT'` says the same.\n\n"
+        + _rows((text.name, f"`{text.text}`, of {text.by}") for text in texts)
+        + _contents(text.name for text in texts),
+    )
+
+
+def _linked(text: str) -> str:
+    """A text whose codes and fixes lead to their pages."""
+    names = [cause.code for cause in catalog.load_causes()]
+    names += [fix.id for fix in catalog.load_fixes()]
+    for name in names:
+        text = text.replace(f"- `{name}`:", f"- [{name}]({name}.md):")
+        text = text.replace(f"`loopsentry explain {name}` has", f"[{name}]({name}.md) has")
+    return text
 
 
 def _write(name: str, text: str) -> None:

@@ -108,6 +108,44 @@ def parse_fix(name: str, text: str) -> Remedy:
     return Remedy(id=name, text=body.strip(), examples=examples, **known)
 
 
+@dataclass(frozen=True, slots=True)
+class KnownText:
+    """A text of an error that users meet, and what it can mean.
+
+    Attributes:
+        name: its name, for links.
+        text: as its library writes it.
+        by: which library that is.
+        pattern: what a pasted text is searched for.
+        means: names of causes, the most frequent first, each with how to tell that it is the one.
+    """
+
+    name: str
+    text: str
+    by: str
+    pattern: re.Pattern[str]
+    means: tuple[tuple[str, str], ...]
+
+    def fits(self, pasted: str) -> bool:
+        """Whether a pasted text is, or contains, this one."""
+        return self.pattern.search(" ".join(pasted.split())) is not None
+
+
+def load_texts() -> tuple[KnownText, ...]:
+    """The texts of errors, the most frequent first."""
+    data = tomllib.loads(resources.files("loopsentry").joinpath("texts.toml").read_text("utf-8"))
+    return tuple(
+        KnownText(
+            name=entry["name"],
+            text=entry["text"],
+            by=entry["by"],
+            pattern=re.compile(entry["pattern"], re.IGNORECASE),
+            means=tuple((cause, when) for cause, when in entry["means"]),
+        )
+        for entry in data["text"]
+    )
+
+
 def load_all() -> Shelves:
     """Load every shelf up front, so that no hook has to import anything later."""
     probes, contexts = load("probes"), load("contexts")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -72,23 +73,34 @@ def _tell_unseen() -> None:
 
 
 @cli.command()
-@click.argument("topic", required=False)
-def explain(topic: str | None) -> None:
-    """Explain a code (LS101) or a fix (fresh-session); without one, list them."""
-    from rich.console import Console
-    from rich.markdown import Markdown
-
+@click.argument("topic", nargs=-1)
+def explain(topic: tuple[str, ...]) -> None:
+    """Explain a code (LS101), a fix (fresh-session) or the text of an error; list them without."""
     from .explanation import UnknownTopicError
     from .explanation import explain as explain_topic
 
     try:
-        text = explain_topic(topic)
+        text = explain_topic(" ".join(topic) or None)
     except UnknownTopicError as exc:
         raise click.UsageError(str(exc)) from None
+    _print_markdown(text)
+
+
+def _print_markdown(text: str) -> None:
+    """Print Markdown as a terminal shows it; elsewhere plain, with programs as they are."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
     if sys.stdout.isatty():
         Console().print(Markdown(text))
-    else:
-        click.echo(text, nl=False)
+        return
+    for number, part in enumerate(text.split("```")):
+        if number % 2:
+            click.echo(f"\n{part.partition(chr(10))[2]}")
+            continue
+        shown = io.StringIO()
+        Console(width=80, color_system=None, file=shown).print(Markdown(part))
+        click.echo("\n".join(line.rstrip() for line in shown.getvalue().splitlines()))
 
 
 @cli.command()

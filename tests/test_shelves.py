@@ -16,6 +16,7 @@ from contract import CAUSES, CONTEXTS, FIXES
 
 from loopsentry import catalog
 from loopsentry.cli import cli, main
+from loopsentry.explanation import explain
 from loopsentry.registry import Registry
 
 LIBRARIES = re.compile(
@@ -123,7 +124,7 @@ def test_explain_tells_of_a_cause(topic: str) -> None:
     result = CliRunner().invoke(cli, ["explain", topic])
     assert result.exit_code == 0
     code = next(code for code, name in CAUSES.items() if topic in (code, name))
-    assert result.output.startswith(f"# {code} {CAUSES[code]}\n")
+    assert result.output.partition("\n")[0].strip() == f"{code} {CAUSES[code]}"
 
 
 def test_explain_tells_of_each_fix() -> None:
@@ -131,7 +132,7 @@ def test_explain_tells_of_each_fix() -> None:
     for fix in catalog.load_fixes():
         result = CliRunner().invoke(cli, ["explain", fix.id])
         assert result.exit_code == 0
-        assert fix.title in result.output
+        assert fix.title in " ".join(result.output.split())
 
 
 def test_explain_takes_a_code_in_small_letters() -> None:
@@ -147,14 +148,87 @@ def test_explain_lists_everything() -> None:
         assert name in output
 
 
-def test_explain_lists_what_there_is_when_asked_for_something_else(
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [
+        ("LS1011", "LS101"),
+        ("fresh-sesion", "fresh-session"),
+        ("closed-lop", "closed-loop"),
+        ("LSA999", "LSA"),
+        ("nothing like it at all", None),
+    ],
+)
+def test_explain_says_what_comes_nearest(
+    capsys: pytest.CaptureFixture[str], asked: str, meant: str | None
 ) -> None:
-    """An unknown topic ends with status 2 and the list of the valid ones."""
+    """An unknown topic ends with status 2, the nearest name, and where the list is."""
     with pytest.raises(SystemExit) as ended:
-        main(["explain", "LS999"])
+        main(["explain", asked])
     assert ended.value.code == 2
     printed = capsys.readouterr()
     assert not printed.out
-    for name in ("LS999", *CAUSES, *(fix.id for fix in catalog.load_fixes())):
-        assert name in printed.err
+    assert asked in printed.err
+    assert "lists all codes and fixes" in printed.err
+    assert ("did you mean" in printed.err) is (meant is not None)
+    assert (meant or "") in printed.err
+
+
+PASTED = {
+    "Task <Task pending name='Task-9' coro=<f() running>> got Future <Future pending> attached to a"
+    " different loop": "LS101",
+    "asyncpg.exceptions._base.InterfaceError: cannot perform operation: another operation is in"
+    " progress": "LS201",
+    "RuntimeError: Event loop is closed": "LS101",
+    "sqlalchemy.exc.MissingGreenlet: greenlet_spawn has not been called; can't call await_only()"
+    " here. Was IO attempted in an unexpected place?": "LS401",
+    "The garbage collector is trying to clean up non-checked-in connection <AdaptedConnection>,"
+    " which will be terminated.": "LS103",
+    "RuntimeWarning: coroutine 'main' was never awaited": "LS402",
+    "ConnectionDoesNotExistError: connection was closed in the middle\n  of operation": "LS501",
+    "RuntimeError: unable to perform operation on <TCPTransport closed=True reading=False"
+    " 0x55>; the handler is closed": "LS101",
+    "RuntimeError: asyncio.run() cannot be called from a running event loop": "LS402",
+    "psycopg.OperationalError: the connection is closed": "LS501",
+    "readuntil() called while another coroutine is already waiting for incoming data": "LS201",
+}
+
+
+@pytest.mark.parametrize("pasted", PASTED)
+def test_explain_takes_the_text_of_an_error(pasted: str) -> None:
+    """A pasted text leads to what it can mean, the likeliest first, with its cures in sight."""
+    result = CliRunner().invoke(cli, ["explain", pasted])
+    assert result.exit_code == 0
+    shown = result.output.splitlines()
+    first = next(line for line in shown if line.startswith("LS"))
+    assert first.startswith(PASTED[pasted])
+    assert any(" \u2022 " in line for line in shown[:20])
+
+
+def test_each_known_text_is_recognised_and_means_something() -> None:
+    """Each text fits itself, no two have one name, and what each means is on the shelf."""
+    texts = catalog.load_texts()
+    causes = {cause.name for cause in catalog.load_causes()}
+    assert len({text.name for text in texts}) == len(texts)
+    for text in texts:
+        assert text.fits(text.text)
+        assert text.means
+        assert {name for name, _ in text.means} <= causes
+        assert all(any(name in fix.cures for fix in catalog.load_fixes()) for name, _ in text.means)
+
+
+def test_explain_opens_with_a_program_for_everyone() -> None:
+    """What a crossing is first shown with is no test suite: a wizard, then the server."""
+    shown = explain("LS101")
+    program = shown.partition("```python\n")[2]
+    assert "pytest" not in program.partition("```")[0]
+
+
+def test_plain_output_keeps_programs_as_they_are() -> None:
+    """Without a terminal the text has 80 columns, no markup, and programs that can be copied."""
+    shown = CliRunner().invoke(cli, ["explain", "LS101"]).output
+    program = explain("LS101").partition("```python\n")[2].partition("```")[0]
+    assert program in shown
+    prose = shown.replace(program, "")
+    assert "**" not in prose
+    assert "# LS" not in prose
+    assert all(len(line) <= 80 for line in shown.partition(program)[0].splitlines())
