@@ -68,7 +68,7 @@ class _Tool:
         if self.id is None:
             if not self.said:
                 self.said = True
-                logger.debug("%s: not recorded is %s", _why_not(), "who started each event loop")
+                logger.debug("%s: not recorded is %s", why_not(), "who started each event loop")
             return False
         _monitoring.use_tool_id(self.id, "loopsentry")
         for event, callback in _CALLBACKS.items():
@@ -103,10 +103,12 @@ _RETURN: int = _monitoring.events.PY_RETURN if _monitoring is not None else 0
 _CALLBACKS: dict[int, Any] = {_START: _started, _RETURN: _returned}
 
 
-def _why_not() -> str:
+def why_not() -> str:
+    """Why nothing can be heard; "" where it can."""
     if _monitoring is None:
         return "Python before 3.12 has no sys.monitoring"
-    return "both tool ids of sys.monitoring are taken"
+    free = any(_monitoring.get_tool(number) is None for number in TOOL_IDS)
+    return "" if free or _tool.id is not None else "both tool ids of sys.monitoring are taken"
 
 
 def on_start(function: Any, handler: Handler) -> Undo:

