@@ -108,8 +108,14 @@ def _print_markdown(text: str) -> None:
             click.echo(f"\n{part.partition(chr(10))[2]}")
             continue
         shown = io.StringIO()
-        Console(width=80, color_system=None, file=shown).print(Markdown(part))
+        Console(width=80, color_system=None, file=shown).print(Markdown(_without_headings(part)))
         click.echo("\n".join(line.rstrip() for line in shown.getvalue().splitlines()))
+
+
+def _without_headings(text: str) -> str:
+    """Markdown whose headings are lines of their own: rich draws frames around some of them."""
+    lines = (line.lstrip("# ") if line.startswith("#") else line for line in text.splitlines())
+    return "\n".join(lines)
 
 
 @cli.command()
