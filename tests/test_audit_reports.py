@@ -89,6 +89,20 @@ def test_two_ways_are_told_with_their_source(tmp_path: Path) -> None:
     assert "create_async_engine" in shown
 
 
+def test_findings_at_one_object_are_told_once(tmp_path: Path) -> None:
+    """Of many ways to one engine the surest is told in full, the others in a line each."""
+    project(tmp_path, "contextmanager-helper")
+    main = tmp_path / "app" / "main.py"
+    more = "".join(f"@celery.task\ndef more_{n}():\n    asyncio.run(load())\n" for n in range(3))
+    main.write_text(main.read_text("utf-8") + more, "utf-8")
+    shown = render(audit([tmp_path]), "text")
+    assert shown.count("proven[LSA101]") == 1
+    assert "  and 3 more at the same place\n" in shown
+    for number in range(3):
+        assert f"  more_{number}  proven\n" in shown
+    assert render(audit([tmp_path]), "concise").count("LSA101") == 4
+
+
 def test_no_password_of_the_source_is_shown(tmp_path: Path) -> None:
     """A URL with a password is shown without it, in each format."""
     project(tmp_path)

@@ -66,15 +66,37 @@ def _new(audit: Audit) -> list[Finding]:
 def tell(audit: Audit) -> Iterator[Line]:
     """An audit for a reader: what is wrong, both loops' ways through the source, and the cures."""
     latent = [each for each in _new(audit) if each.certainty == "latent"]
-    for each in _new(audit):
-        if each.certainty != "latent":
-            yield from _story(audit.root, each)
-            yield "", ""
+    for first, *others in _at_one_place(audit):
+        yield from _story(audit.root, first)
+        if others:
+            yield "head", f"  and {len(others)} more at the same place"
+        for each in others:
+            place = f"{each.file}:{each.line}  {_start_of(each).function}"
+            yield "place", f"    {place}  {each.certainty}"
+        yield "", ""
     if latent:
         yield "head", "latent: harmless as long as nothing calls them twice in one process"
         for each in latent:
             yield "place", f"  {each.file}:{each.line}: {each.code}: {each.message}"
         yield "", ""
+
+
+def _at_one_place(audit: Audit) -> list[list[Finding]]:
+    """The findings that are more than latent; those of one object together, the surest first."""
+    groups: dict[tuple[str, object], list[Finding]] = {}
+    for each in _new(audit):
+        if each.certainty != "latent":
+            place = each.object if each.object is not None else (each.file, each.line)
+            groups.setdefault((each.code, place), []).append(each)
+    return [*groups.values()]
+
+
+def _start_of(finding: Finding) -> Link:
+    """The step at which a finding's loop is started."""
+    here = (finding.file, finding.line)
+    return next(
+        (each for each in finding.chain if (each.file, each.line) == here), finding.chain[0]
+    )
 
 
 def _story(root: Path, finding: Finding) -> Iterator[Line]:

@@ -66,7 +66,11 @@ _FIXES = {
     "many": ("fresh-session", "loop-local-pool", "worker-loop", "null-pool", "dispose-in-loop"),
     "twice": ("single-run", "dispose-in-loop", "fresh-session", "loop-local-pool"),
     "server": ("fresh-session", "dispose-in-loop", "lifespan-engine", "loop-local-pool"),
-    "client": ("client-per-loop", "single-run"),
+}
+_CLIENT_FIXES = {
+    "many": ("client-per-loop", "worker-loop"),
+    "twice": ("client-per-loop", "single-run"),
+    "server": ("client-per-loop", "lifespan-engine"),
 }
 
 
@@ -155,5 +159,5 @@ def _finding(program: Program, meeting: Meeting) -> Finding:
         other=tuple(program.links(meeting.other)),
         object=program.thing(engine),
         reason=meeting.reason,
-        fixes=_FIXES["client"] if kind == "client" else _FIXES[meeting.how],
+        fixes=(_CLIENT_FIXES if kind == "client" else _FIXES)[meeting.how],
     )
