@@ -97,7 +97,8 @@ def _engines_of(program: Program, function: Function, call: Call) -> list[Resour
         if program.entries.is_handler(each)
     ]
     used = program.reach.down(handlers).uses
-    return [each for each in used if each.shared and each.pooled and not each.tolerant]
+    kept = (each for each in used if each.shared and each.pooled and not each.tolerant)
+    return [each for each in kept if each.kind != "primitive"]
 
 
 def _home_of(program: Program, function: Function, node: syntax.Node) -> Module | None:
