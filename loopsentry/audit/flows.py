@@ -234,7 +234,9 @@ class Flows:
 
 def _has(values: list[syntax.Node], node: syntax.Node) -> bool:
     """Whether some expressions are, or contain, another."""
-    return any(each is node for value in values for each in syntax.walk(value))
+    # What an expression consists of begins where it begins, or after it.
+    near = (value for value in values if value.lineno <= node.lineno)
+    return any(each is node for value in near for each in syntax.walk(value))
 
 
 def is_of_class(function: Function) -> bool:

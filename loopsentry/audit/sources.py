@@ -76,14 +76,14 @@ class Project:
         """The calls of whatever has a name, by the name's last part, or another name of it."""
         known = self._calls.get(name)
         if known is None:
-            names = self.other_names(name)
-            known = self._calls[name] = [
-                call
-                for function in self.callers_of(name)
-                for call in function.calls
-                if last_name(call.node.func) in names
-            ]
+            functions = self.callers_of(name)
+            known = self._calls[name] = [c for f in functions for c in self.calls_in(f, name)]
         return known
+
+    def calls_in(self, function: Function, name: str) -> list[Call]:
+        """The calls of whatever has a name in one function."""
+        names = self.other_names(name)
+        return [call for call in function.calls if last_name(call.node.func) in names]
 
     def callers_of(self, name: str) -> list[Function]:
         """The functions that call whatever has a name; of `=name`, that give such a keyword."""

@@ -15,6 +15,10 @@ from .symbols import Instance, Outside, Symbols
 from .syntax import dotted, last_name
 
 _NAMES = frozenset({name.rpartition(".")[2] for name in RUNNERS | KEPT | BRIDGES})
+#: A file that starts a loop itself has one of these.
+_WORDS = frozenset(
+    {"asyncio", "uvloop", "anyio", "async_to_sync", "AsyncToSync", "run_until_complete"}
+)
 #: Decorators that may run an asynchronous function, by the last part of their name.
 _BRIDGING = TASKS | HANDLERS | {name.rpartition(".")[2] for name in BRIDGES}
 HELPERS_DEEP = 6
@@ -111,7 +115,7 @@ class Starts:
     def _primitive(self) -> Iterator[tuple[Call, syntax.Node, bool]]:
         yield from self._submitted()
         for name in sorted(_NAMES | {each.rpartition(".")[2] for each in self.runners}):
-            for call in self.project.calls_of(name):
+            for call in self._calls_where_loops_are(name):
                 callee = self.symbols.resolve(call.node.func, call.function)
                 if not isinstance(callee, Outside) or not call.node.args:
                     continue
@@ -121,6 +125,17 @@ class Starts:
                     yield call, call.node.args[0], True
                 elif callee.name in BRIDGES:
                     yield call, call.node.args[0], False
+
+    def _calls_where_loops_are(self, name: str) -> list[Call]:
+        """The calls of a name in files that say something of loops, or of a project's starters."""
+        named = bool(self.runners - RUNNERS)  # by settings: any file may have them
+        functions = self.project.callers_of(name)
+        return [
+            call
+            for function in functions
+            if named or _WORDS & function.module.words
+            for call in self.project.calls_in(function, name)
+        ]
 
     def _bridged(self) -> Iterator[Start]:
         """Asynchronous functions that a library's decorator runs on a loop of their own."""

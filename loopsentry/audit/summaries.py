@@ -16,7 +16,7 @@ from typing import Any
 from .syntax import Row, dotted, last_name, write
 
 #: The form of a summary: another number for another form, so that no cache mixes them.
-FORM = 2
+FORM = 3
 LARGEST = 4_000_000
 #: Long chains of operators nest deeply.
 DEEP = 20_000
@@ -25,7 +25,10 @@ _FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 _EXITS = frozenset({"sys.exit", "exit", "quit", "os._exit", "os.execv", "os.execvp"})
 _LEAVES = (ast.Return, ast.Raise, ast.Continue, ast.Break)
 #: Words of which it matters that a file has them anywhere.
-_WORDS = (b"NullPool", b"dependency_overrides")
+_WORDS = (
+    *(b"NullPool", b"dependency_overrides"),
+    *(b"asyncio", b"uvloop", b"anyio", b"async_to_sync", b"AsyncToSync", b"run_until_complete"),
+)
 
 
 def summarise(source: bytes) -> tuple[Any, ...]:
