@@ -1,7 +1,7 @@
 """The static audit: event loops that reach one shared object, found in source before they run.
 
-    sources ─▶ facts ─▶ symbols ─▶ starts ─▶ reach ─▶ rules ─▶ findings ─▶ reports
+    summaries ─▶ sources ─▶ facts ─▶ symbols, flows ─▶ starts ─▶ reach ─▶ rules ─▶ reports
 
-Nothing of the audited project is imported or run. What a name means is worked out when a search
-asks for it, and remembered.
+Nothing of the audited project is imported or run. A file is read once, into a plain value; what
+stands in a function, and what a name means, is worked out when a search asks for it.
 """
