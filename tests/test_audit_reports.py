@@ -188,3 +188,15 @@ def test_the_hook_audits_the_whole_program() -> None:
     text = (root / ".pre-commit-hooks.yaml").read_text("utf-8")
     assert "entry: loopsentry audit" in text
     assert "pass_filenames: false" in text
+
+
+def test_latent_findings_at_one_object_share_a_line(tmp_path: Path) -> None:
+    """What nothing calls is told in one line for each object, with how many more there are."""
+    project(tmp_path, "contextmanager-helper")
+    main = tmp_path / "app" / "main.py"
+    text = main.read_text("utf-8").replace("@celery.task", "@print")
+    more = "".join(f"def more_{n}():\n    asyncio.run(load())\n" for n in range(3))
+    main.write_text(text + more, "utf-8")
+    shown = render(audit([tmp_path]), "text")
+    assert shown.count(": LSA101: ") == 1
+    assert "; and 3 more at the same place\n" in shown

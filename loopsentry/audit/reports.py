@@ -65,8 +65,7 @@ def _new(audit: Audit) -> list[Finding]:
 
 def tell(audit: Audit) -> Iterator[Line]:
     """An audit for a reader: what is wrong, both loops' ways through the source, and the cures."""
-    latent = [each for each in _new(audit) if each.certainty == "latent"]
-    for first, *others in _at_one_place(audit):
+    for first, *others in _at_one_place(_sure(audit)):
         yield from _story(audit.root, first)
         if others:
             yield "head", f"  and {len(others)} more at the same place"
@@ -74,20 +73,26 @@ def tell(audit: Audit) -> Iterator[Line]:
             place = f"{each.file}:{each.line}  {_start_of(each).function}"
             yield "place", f"    {place}  {each.certainty}"
         yield "", ""
+    latent = [each for each in _new(audit) if each.certainty == "latent"]
     if latent:
         yield "head", "latent: harmless as long as nothing calls them twice in one process"
-        for each in latent:
-            yield "place", f"  {each.file}:{each.line}: {each.code}: {each.message}"
+        for first, *others in _at_one_place(latent):
+            more = f"; and {len(others)} more at the same place" if others else ""
+            yield "place", f"  {first.file}:{first.line}: {first.code}: {first.message}{more}"
         yield "", ""
 
 
-def _at_one_place(audit: Audit) -> list[list[Finding]]:
-    """The findings that are more than latent; those of one object together, the surest first."""
+def _sure(audit: Audit) -> list[Finding]:
+    """The findings that are more than latent."""
+    return [each for each in _new(audit) if each.certainty != "latent"]
+
+
+def _at_one_place(findings: list[Finding]) -> list[list[Finding]]:
+    """Findings, those of one rule at one object together, the surest first."""
     groups: dict[tuple[str, object], list[Finding]] = {}
-    for each in _new(audit):
-        if each.certainty != "latent":
-            place = each.object if each.object is not None else (each.file, each.line)
-            groups.setdefault((each.code, place), []).append(each)
+    for each in findings:
+        place = each.object if each.object is not None else (each.file, each.line)
+        groups.setdefault((each.code, place), []).append(each)
     return [*groups.values()]
 
 
