@@ -182,6 +182,20 @@ FOUND: dict[str, dict[str, tuple[str, str]]] = {
             ),
             "likely",
         ),
+        "far below a coroutine": (
+            (
+                "def one():\n    return asyncio.run(load_alone())\ndef two():\n    return one()\n"
+                "def three():\n    return two()\nasync def show():\n    return three()\n"
+            ),
+            "latent",
+        ),
+        "two below a coroutine": (
+            (
+                "def one():\n    return asyncio.run(load_alone())\ndef two():\n    return one()\n"
+                "async def show():\n    return two()\n"
+            ),
+            "likely",
+        ),
         "in a method": (
             "class Page:\n    async def show(self):\n        asyncio.run(load_alone())\n",
             "proven",

@@ -50,6 +50,8 @@ async def show() -> int:
 #: Who asks whether a loop runs knows what it does; nest_asyncio allows it.
 _ELSEWHERE = ("thread", "process")
 _DEEP = 4
+#: On a longer way something is more often asked, or never passed.
+_NEAR = 3
 _GUARDS = frozenset({"get_running_loop", "_get_running_loop", "is_running"})
 
 
@@ -94,7 +96,7 @@ def _coroutine_above(program: Program, here: list[Step]) -> tuple[Certainty, lis
             seen.add(caller)
             longer = [(caller, call.line), *way]
             if caller.asynchronous and caller not in program.decorated:
-                return "likely", longer
+                return ("likely" if len(longer) <= _NEAR else "latent"), longer
             inside = not caller.asynchronous and caller.parent is not None
             if inside and len(longer) <= _DEEP and program.kind(caller) not in _ELSEWHERE:
                 waiting.append(longer)
