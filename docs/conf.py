@@ -10,8 +10,6 @@ from loopsentry import catalog
 from loopsentry.explanation import explain, explain_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from sphinx.application import Sphinx
 
 project = "loopsentry"
@@ -39,19 +37,15 @@ def write_pages(_app: Sphinx) -> None:
     causes, fixes = catalog.load_causes(), catalog.load_fixes()
     for topic in [*(cause.code for cause in causes), *(fix.id for fix in fixes)]:
         _write(topic, explain(topic))
-    _write(
+    _write_list(
         "causes",
-        "# Causes\n\n"
-        "What `loopsentry explain CODE` prints. A code never changes its meaning.\n\n"
-        + _rows((cause.code, f"{cause.name}: {cause.title}") for cause in causes)
-        + _contents(cause.code for cause in causes),
+        "# Causes\n\nWhat `loopsentry explain CODE` prints. A code never changes its meaning.",
+        [(cause.code, f"{cause.name}: {cause.title}") for cause in causes],
     )
-    _write(
+    _write_list(
         "fixes",
-        "# Fixes\n\n"
-        "What `loopsentry explain FIX` prints. Each program here is run by the tests.\n\n"
-        + _rows((fix.id, fix.title) for fix in sorted(fixes, key=lambda fix: fix.id))
-        + _contents(sorted(fix.id for fix in fixes)),
+        "# Fixes\n\nWhat `loopsentry explain FIX` prints. Each program here is run by the tests.",
+        sorted((fix.id, fix.title) for fix in fixes),
     )
     write_texts()
 
@@ -61,12 +55,11 @@ def write_texts() -> None:
     texts = catalog.load_texts()
     for text in texts:
         _write(text.name, _linked(explain_texts([text])))
-    _write(
+    _write_list(
         "texts",
         "# Texts of errors\n\n"
-        "What was printed, and where it leads; `loopsentry explain 'TEXT'` says the same.\n\n"
-        + _rows((text.name, f"`{text.text}`, of {text.by}") for text in texts)
-        + _contents(text.name for text in texts),
+        "What was printed, and where it leads; `loopsentry explain 'TEXT'` says the same.",
+        [(text.name, f"`{text.text}`, of {text.by}") for text in texts],
     )
 
 
@@ -84,13 +77,11 @@ def _write(name: str, text: str) -> None:
     (GENERATED / f"{name}.md").write_text(text, encoding="utf-8")
 
 
-def _rows(entries: Iterable[tuple[str, str]]) -> str:
-    rows = "".join(f"- [{name}]({name}.md): {words}\n" for name, words in entries)
-    return f"{rows}\n"
-
-
-def _contents(names: Iterable[str]) -> str:
-    return "```{toctree}\n:hidden:\n\n" + "\n".join(names) + "\n```\n"
+def _write_list(name: str, head: str, entries: list[tuple[str, str]]) -> None:
+    """Write a page that lists others, each with what it says in a few words."""
+    rows = "".join(f"- [{entry}]({entry}.md): {words}\n" for entry, words in entries)
+    names = "\n".join(entry for entry, _ in entries)
+    _write(name, f"{head}\n\n{rows}\n```{{toctree}}\n:hidden:\n\n{names}\n```\n")
 
 
 def setup(app: Sphinx) -> None:

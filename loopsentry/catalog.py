@@ -57,13 +57,13 @@ def load_causes() -> tuple[Cause, ...]:
     """The causes, in the order of their codes."""
     causes = []
     for entry in load("causes"):
-        title, _, explanation = docstring_of(entry).strip().partition("\n")
+        title, explanation = words_of(entry)
         causes.append(
             Cause(
                 code=entry.CODE,
                 name=entry.CAUSE,
                 title=title,
-                explanation=explanation.strip(),
+                explanation=explanation,
                 match=entry.match,
             )
         )
@@ -77,6 +77,12 @@ def docstring_of(entry: ModuleType) -> str:
     # `ast.parse` leaves them out too under -OO since Python 3.14.
     tree: Any = compile(inspect.getsource(entry), "", "exec", ast.PyCF_ONLY_AST, optimize=0)
     return ast.get_docstring(tree, clean=False) or ""
+
+
+def words_of(entry: ModuleType) -> tuple[str, str]:
+    """The title and the explanation of an entry: its docstring's first line, and the rest."""
+    title, _, explanation = docstring_of(entry).strip().partition("\n")
+    return title, explanation.strip()
 
 
 def load_fixes() -> tuple[Remedy, ...]:

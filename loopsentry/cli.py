@@ -153,7 +153,7 @@ def _without_headings(text: str) -> str:
 @click.option("--write", is_flag=True, help="write what --fix shows")
 @click.option("--no-cache", is_flag=True, help="read all files anew, and keep nothing of them")
 @click.option("--exit-zero", is_flag=True, help="exit with 0 also where something was found")
-def audit(paths: tuple[Path, ...], **options: Any) -> None:
+def audit(paths: tuple[Path, ...], *, exit_zero: bool, **options: Any) -> None:
     """Find event loops that reach one shared engine, pool or client, in source.
 
     Nothing is imported or run. The exit status is 0 for a clean project, 1 where something was
@@ -165,7 +165,7 @@ def audit(paths: tuple[Path, ...], **options: Any) -> None:
         found = run_audit(paths or (Path(),), **options)
     except AuditError as exc:
         raise click.UsageError(str(exc)) from None
-    if found and not options["exit_zero"]:
+    if found and not exit_zero:
         raise SystemExit(1)
 
 

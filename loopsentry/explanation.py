@@ -48,7 +48,7 @@ def explain(topic: str | None = None) -> str:
     rules = load_rules()
     for rule in rules:
         if wanted in (rule.CODE.lower(), rule.NAME):
-            title, text = _parts(rule)
+            title, text = catalog.words_of(rule)
             parts = [f"# {rule.CODE} {rule.NAME}", f"*{title}*", text]
             parts += ["## A program that fails", f"```python\n{rule.BROKEN}```"]
             parts += ["## The same program, cured", f"```python\n{rule.CURED}```"]
@@ -119,7 +119,7 @@ def _overview(causes: tuple[Cause, ...], fixes: tuple[Remedy, ...]) -> str:
     rules = load_rules()
     lines = ["`loopsentry explain NAME` has more on each, and on an error's text, in quotes.", ""]
     lines += ["# Causes", "", *table("code | name | what happened", _cause_rows(causes))]
-    found = ((f"`{rule.CODE}`", str(rule.NAME), _parts(rule)[0]) for rule in rules)
+    found = ((f"`{rule.CODE}`", str(rule.NAME), catalog.words_of(rule)[0]) for rule in rules)
     lines += ["# Findings in source", "", *table("code | name | what is wrong", found)]
     cures = ((f"`{fix.id}`", fix.title) for fix in _ordered(fixes))
     lines += ["# Fixes", "", *table("fix | what to do", cures)]
@@ -128,12 +128,6 @@ def _overview(causes: tuple[Cause, ...], fixes: tuple[Remedy, ...]) -> str:
 
 def _cause_rows(causes: Iterable[Cause]) -> Iterator[tuple[str, ...]]:
     return ((f"`{cause.code}`", cause.name, cause.title) for cause in causes)
-
-
-def _parts(rule: ModuleType) -> tuple[str, str]:
-    """A rule's title and its explanation."""
-    title, _, text = catalog.docstring_of(rule).strip().partition("\n")
-    return title, text.strip()
 
 
 def _explain_cause(cause: Cause, fixes: tuple[Remedy, ...]) -> str:

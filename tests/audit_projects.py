@@ -40,3 +40,9 @@ def marks_of(files: dict[str, str]) -> dict[tuple[str, int], str]:
         for number, line in enumerate(source.splitlines(), 1)
         if (found := MARK.search(line))
     }
+
+
+def lay_out(folder: Path, name: str) -> Path:
+    """Lay out the corpus' project of a name that has a mistake; give its folder."""
+    write(folder, CORPUS / "found" / f"{name}.txt")
+    return folder

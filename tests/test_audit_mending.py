@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from audit_projects import CORPUS, write
+from audit_projects import lay_out
 from click.testing import CliRunner
 
 from loopsentry.audit.auditor import audit
@@ -26,12 +26,6 @@ CURED = {
 CASES = [(edit, name) for edit, names in CURED.items() for name in names]
 
 
-def project(folder: Path, name: str) -> Path:
-    """Lay out one of the corpus' projects with a mistake."""
-    write(folder, CORPUS / "found" / f"{name}.txt")
-    return folder
-
-
 def run(*arguments: Any) -> tuple[int, str, str]:
     """Run the command; give its status, and what it printed and told."""
     ended = CliRunner().invoke(cli, ["audit", "--no-cache", *map(str, arguments)])
@@ -46,7 +40,7 @@ def texts(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize(("edit", "name"), CASES)
 def test_an_edit_cures_what_is_proven(tmp_path: Path, edit: str, name: str) -> None:
     """It is shown as a diff and changes nothing; written, the finding is gone and the file runs."""
-    project(tmp_path, name)
+    lay_out(tmp_path, name)
     before = texts(tmp_path)
     assert [each.certainty for each in audit([tmp_path]).findings] == ["proven"]
     status, shown, _ = run(tmp_path, "--fix", edit)
@@ -63,14 +57,14 @@ def test_an_edit_cures_what_is_proven(tmp_path: Path, edit: str, name: str) -> N
 
 def test_the_first_edit_is_the_pool_for_each_loop(tmp_path: Path) -> None:
     """Without a name `--fix` gives the engine a LoopLocalPool, and imports it."""
-    _, shown, _ = run(project(tmp_path, "contextmanager-helper"), "--fix")
+    _, shown, _ = run(lay_out(tmp_path, "contextmanager-helper"), "--fix")
     assert "+from loopsentry import LoopLocalPool" in shown
     assert "poolclass=LoopLocalPool)" in shown
 
 
 def test_an_edited_engine_is_what_the_edit_says(tmp_path: Path) -> None:
     """A program with the edit runs, and its engine has the pool."""
-    project(tmp_path, "contextmanager-helper")
+    lay_out(tmp_path, "contextmanager-helper")
     run(tmp_path, "--fix", "--write")
     program = "from app.db import engine; print(type(engine.pool).__name__)"
     ended = subprocess.run(
@@ -89,7 +83,7 @@ REFUSED = {
 def test_what_cannot_be_edited_is_told(tmp_path: Path, case: str) -> None:
     """An engine whose options are decided elsewhere is left as it is, with the reason."""
     old, new, words = REFUSED[case]
-    project(tmp_path, "contextmanager-helper")
+    lay_out(tmp_path, "contextmanager-helper")
     db = tmp_path / "app" / "db.py"
     text = db.read_text("utf-8").replace(old, new).replace("engine =", "options = {}\nengine =")
     db.write_text(text, "utf-8")
@@ -101,7 +95,7 @@ def test_what_cannot_be_edited_is_told(tmp_path: Path, case: str) -> None:
 
 def test_a_session_that_others_open_too_is_left(tmp_path: Path) -> None:
     """A helper that opens the session for others as well is no place for a fresh one."""
-    status, shown, told = run(project(tmp_path, "contextmanager-helper"), "--fix", "fresh-session")
+    status, shown, told = run(lay_out(tmp_path, "contextmanager-helper"), "--fix", "fresh-session")
     assert (status, shown) == (1, "")
     assert "opens no session" in told
 
@@ -113,7 +107,7 @@ def test_an_edit_after_which_the_finding_stays_is_refused(
     from loopsentry.audit import mending
 
     monkeypatch.setitem(mending._POOLS, "null-pool", ("sqlalchemy.pool", "QueuePool"))
-    status, shown, told = run(project(tmp_path, "contextmanager-helper"), "--fix", "null-pool")
+    status, shown, told = run(lay_out(tmp_path, "contextmanager-helper"), "--fix", "null-pool")
     assert (status, shown) == (1, "")
     assert "was tried, and the finding stays" in told
 
@@ -124,6 +118,6 @@ def test_without_libcst_it_is_said_what_to_install(
     """The extra is named where it is missing."""
     monkeypatch.setitem(sys.modules, "libcst", None)
     monkeypatch.delitem(sys.modules, "loopsentry.audit.mending", raising=False)
-    status, _, told = run(project(tmp_path, "contextmanager-helper"), "--fix")
+    status, _, told = run(lay_out(tmp_path, "contextmanager-helper"), "--fix")
     assert status == 2
     assert "sqlalchemy-loopsentry[fix]" in " ".join(told.split())

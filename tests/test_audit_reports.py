@@ -9,7 +9,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from audit_projects import CORPUS, write
+from audit_projects import lay_out
 from click.testing import CliRunner
 
 from loopsentry.audit.auditor import audit, load_rules
@@ -19,12 +19,6 @@ from loopsentry.explanation import explain
 
 SCHEMA = Path(__file__).parent / "data" / "sarif-schema-2.1.0.json"
 CASES = ("typer-main-runs-two-helpers", "migrate-then-server", "gather-route-depends")
-
-
-def project(folder: Path, name: str = CASES[0]) -> Path:
-    """Lay out one of the corpus' projects with a mistake."""
-    write(folder, CORPUS / "found" / f"{name}.txt")
-    return folder
 
 
 def run(*arguments: Any) -> tuple[int, str]:
@@ -50,7 +44,7 @@ def test_each_rule_shows_a_broken_and_a_cured_program(tmp_path: Path, rule: Any)
 def test_sarif_is_valid_and_has_a_flow_for_each_loop(tmp_path: Path, case: str) -> None:
     """The log keeps to the published schema; two ways that meet are two thread flows."""
     (tmp_path / "broken.py").write_text("def (", "utf-8")
-    found = audit([project(tmp_path, case)])
+    found = audit([lay_out(tmp_path, case)])
     log = json.loads(render(found, "sarif"))
     jsonschema.Draft4Validator(json.loads(SCHEMA.read_text("utf-8"))).validate(log)
     (told,) = log["runs"]
@@ -68,7 +62,7 @@ def test_sarif_is_valid_and_has_a_flow_for_each_loop(tmp_path: Path, case: str) 
 
 def test_a_fingerprint_outlives_moved_lines(tmp_path: Path) -> None:
     """Lines that move change no fingerprint; another object or function does."""
-    (first,) = audit([project(tmp_path)]).findings[:1]
+    (first,) = audit([lay_out(tmp_path, CASES[0])]).findings[:1]
     main = tmp_path / "app" / "main.py"
     source = main.read_text("utf-8")
     main.write_text("# one line\n# another\n" + source, "utf-8")
@@ -82,7 +76,7 @@ def test_a_fingerprint_outlives_moved_lines(tmp_path: Path) -> None:
 
 def test_two_ways_are_told_with_their_source(tmp_path: Path) -> None:
     """A reader sees both loops' ways, each step's line of source, and where they meet."""
-    shown = render(audit([project(tmp_path)]), "text")
+    shown = render(audit([lay_out(tmp_path, CASES[0])]), "text")
     one, other = shown.index("  one loop\n"), shown.index("  the other loop\n")
     assert one < other < shown.index("  where they meet: engine `engine`\n")
     assert shown.count("      | return asyncio.run(go())") == 2
@@ -91,7 +85,7 @@ def test_two_ways_are_told_with_their_source(tmp_path: Path) -> None:
 
 def test_findings_at_one_object_are_told_once(tmp_path: Path) -> None:
     """Of many ways to one engine the surest is told in full, the others in a line each."""
-    project(tmp_path, "contextmanager-helper")
+    lay_out(tmp_path, "contextmanager-helper")
     main = tmp_path / "app" / "main.py"
     more = "".join(f"@celery.task\ndef more_{n}():\n    asyncio.run(load())\n" for n in range(3))
     main.write_text(main.read_text("utf-8") + more, "utf-8")
@@ -105,7 +99,7 @@ def test_findings_at_one_object_are_told_once(tmp_path: Path) -> None:
 
 def test_no_password_of_the_source_is_shown(tmp_path: Path) -> None:
     """A URL with a password is shown without it, in each format."""
-    project(tmp_path)
+    lay_out(tmp_path, CASES[0])
     db = tmp_path / "app" / "db.py"
     db.write_text(db.read_text("utf-8").replace("//db/", "//me:hunter2@db/"), "utf-8")
     found = audit([tmp_path])
@@ -117,7 +111,7 @@ def test_no_password_of_the_source_is_shown(tmp_path: Path) -> None:
 def test_a_baseline_lets_only_new_findings_count(tmp_path: Path) -> None:
     """Accepted findings do not fail a run, wherever they move; a new one does."""
     source, kept = tmp_path / "source", tmp_path / "baseline.json"
-    project(source)
+    lay_out(source, CASES[0])
     status, shown = run(source, "--write-baseline", "--baseline", kept)
     assert (status, "are accepted" in shown) == (0, True)
     main = source / "app" / "main.py"
@@ -145,14 +139,14 @@ def test_a_baseline_that_cannot_be_used_is_an_error(
     kept = tmp_path / "baseline.json"
     if text is not None:
         kept.write_text(text, "utf-8")
-    status, shown = run(project(tmp_path / "source"), "--baseline", kept)
+    status, shown = run(lay_out(tmp_path / "source", CASES[0]), "--baseline", kept)
     assert status == 2
     assert words in " ".join(shown.split())
 
 
 def test_a_baseline_needs_a_file_to_write(tmp_path: Path) -> None:
     """`--write-baseline` alone is an error that says what is missing."""
-    status, shown = run(project(tmp_path), "--write-baseline")
+    status, shown = run(lay_out(tmp_path, CASES[0]), "--write-baseline")
     assert status == 2
     assert "--baseline FILE" in shown
 
@@ -161,14 +155,14 @@ def test_a_report_can_go_to_a_file(tmp_path: Path) -> None:
     """`--output` writes the report, keeps the terminal quiet and the exit status."""
     target = tmp_path / "audit.sarif"
     source = tmp_path / "source"
-    status, shown = run(project(source), "--format", "sarif", "--output", target)
+    status, shown = run(lay_out(source, CASES[0]), "--format", "sarif", "--output", target)
     assert (status, shown) == (1, "")
     assert json.loads(target.read_text("utf-8"))["version"] == "2.1.0"
 
 
 def test_a_comment_at_the_engine_silences_its_findings(tmp_path: Path) -> None:
     """`# noqa: LSA101` where the engine is made takes out what meets at it."""
-    project(tmp_path)
+    lay_out(tmp_path, CASES[0])
     db = tmp_path / "app" / "db.py"
     assert [each.code for each in audit([tmp_path]).findings] == ["LSA101"]
     db.write_text(db.read_text("utf-8").replace('shop")', 'shop")  # noqa: LSA101'), "utf-8")
@@ -177,7 +171,7 @@ def test_a_comment_at_the_engine_silences_its_findings(tmp_path: Path) -> None:
 
 def test_the_json_form_carries_both_ways(tmp_path: Path) -> None:
     """Programs get the chain, the other loop's chain and the key of each finding."""
-    (told, *_) = as_json(audit([project(tmp_path)]))["findings"]
+    (told, *_) = as_json(audit([lay_out(tmp_path, CASES[0])]))["findings"]
     assert [step["function"] for step in told["other"]] == ["main", "check", "go"]
     assert told["key"]
 
@@ -192,7 +186,7 @@ def test_the_hook_audits_the_whole_program() -> None:
 
 def test_latent_findings_at_one_object_share_a_line(tmp_path: Path) -> None:
     """What nothing calls is told in one line for each object, with how many more there are."""
-    project(tmp_path, "contextmanager-helper")
+    lay_out(tmp_path, "contextmanager-helper")
     main = tmp_path / "app" / "main.py"
     text = main.read_text("utf-8").replace("@celery.task", "@print")
     more = "".join(f"def more_{n}():\n    asyncio.run(load())\n" for n in range(3))

@@ -42,7 +42,6 @@ def run_audit(  # noqa: PLR0913 - one for each option
     no_cache: bool,
     fix: str | None,
     write: bool,
-    exit_zero: bool,  # noqa: ARG001 - the command's own
 ) -> bool:
     """Audit, report, and say whether there is something to mend.
 

@@ -14,7 +14,6 @@ from .syntax import dotted, plain
 if TYPE_CHECKING:
     from .symbols import Holder, Symbol, Symbols
 
-_LOCAL = ("", False)
 _CACHE_NAMES = frozenset({"cache", "lru_cache"})
 _PROVIDERS = frozenset(name.rpartition(".")[2] for name in SINGLETONS)
 #: With more callers than these, they hardly agree; and to ask each takes long.
@@ -40,21 +39,18 @@ class Flows:
             self._given[key] = None  # while a cycle is open
             fixture = self.project.fixture(name, function) if function.module.is_test else None
             self._given[key] = (
-                self._agreed(name, function) if fixture is None else self._made_by(fixture)
+                self._agreed(name, function)
+                if fixture is None
+                else self.symbols.first(fixture.returned, fixture)
             )
         return self._given[key]
-
-    def _made_by(self, fixture: Function) -> Symbol:
-        """What a fixture of pytest gives."""
-        values = (self.symbols.value(node, fixture, _LOCAL) for node in fixture.returned)
-        return next((value for value in values if value is not None), None)
 
     def _agreed(self, name: str, function: Function) -> Symbol:
         found: dict[int, Symbol] = {}
         for argument, scope in self.arguments(name, function):
             if argument is None:
                 continue
-            value = self.symbols.value(argument, scope, _LOCAL)
+            value = self.symbols.value(argument, scope)
             if self.symbols.is_object(value):
                 found[id(self.symbols.identity(value))] = value
         return next(iter(found.values())) if len(found) == 1 else None
@@ -106,7 +102,7 @@ class Flows:
         if home.parent is None and not rest:
             return self._of_variable(home.module, head)
         values = [*_stored(home, name), *_written(home.bindings.get(name, ()))]
-        return self._first(values, home, _LOCAL)
+        return self._first(values, home, ("", False))
 
     def _of_variable(self, module: Module, name: str) -> Symbol:
         holder = (name, True)
@@ -197,9 +193,10 @@ class Flows:
         if function.module.is_test:
             return False
         names = [name for name, values in function.bindings.items() if _has(values, node)]
-        if function.parent is None and (names or self._is_in_class(function, node)):
+        of_module = function.parent is None
+        if any(of_module or name in function.shared for name in names):
             return True
-        if any(name in function.shared for name in names) or self._is_in_class(function, node):
+        if self._is_in_class(function, node):
             return True
         owner = function.owner
         if owner is not None and self._keeps_it(owner, function, node):

@@ -174,7 +174,7 @@ def _many(program: Program, suspects: Suspects) -> Iterator[Meeting]:
                 why = "the runner is handed to a thread, while other loops run"
                 yield Meeting(start, engine, "likely", why, "many")
             continue
-        for chain in program.reach.up(start.function, DEEP):
+        for chain in program.reach.up(start.function):
             kind = program.kind(chain[0][0])
             if kind not in MANY:
                 continue
@@ -197,14 +197,13 @@ def _is_alone(program: Program, suspects: Suspects, entry: Function, engine: Res
     call = calls[0]
     if last_name(call.node.func) != "Thread" or call.repeated:
         return False
-    kinds = {program.kind(way[0][0]) for way in program.reach.up(call.function, DEEP)} - {None}
+    kinds = {program.kind(each) for each in program.reach.above(call.function)} - {None}
     return bool(kinds) and kinds <= ONCE
 
 
 def _sequences(program: Program, suspects: Suspects) -> Iterator[Meeting]:
     """Two starts, or a start and a server, one after the other in one process."""
-    ways = (way for start in suspects for way in program.reach.up(start.function, DEEP))
-    entries = {way[0][0] for way in ways}
+    entries = {each for start in suspects for each in program.reach.above(start.function)}
     for entry in sorted(entries, key=lambda each: (each.module.number, each.line)):
         if program.kind(entry) not in ONCE:
             continue
@@ -265,7 +264,7 @@ def _pair(
 def _unreached(program: Program, suspects: Suspects) -> Iterator[Meeting]:
     """Starts that nothing in the tree calls: they are used from elsewhere, or not at all."""
     for start, engines in suspects.items():
-        kinds = {program.kind(c[0][0]) for c in program.reach.up(start.function, DEEP)}
+        kinds = {program.kind(each) for each in program.reach.above(start.function)}
         if not kinds - {None}:
             for engine in engines:
                 why = "nothing in this tree calls it, so how often it runs is not known"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from . import syntax
 from .entries import Entries
 from .facts import Function, Module
 from .findings import Link, Silence, Thing
@@ -13,6 +12,7 @@ from .reach import Reach, Reached, Step
 from .sources import Project
 from .starts import Start, Starts
 from .symbols import Resource, Symbols
+from .syntax import plain
 
 
 class Program:
@@ -34,9 +34,8 @@ class Program:
     ) -> None:
         self.project = project
         self.symbols = Symbols(self.project)
-        searching = Starts(self.project, self.symbols, starters)
-        self.functions = searching.functions
-        self.starts = searching.find()
+        self.functions = project.functions
+        self.starts = Starts(self.project, self.symbols, starters).find()
         self.begun = {start.call: start for start in self.starts}
         self.decorated = {
             start.function: start
@@ -69,9 +68,7 @@ class Program:
         ended = {
             found
             for node in given
-            for found in self.reach.ended_by(
-                node.func if isinstance(node, syntax.Call) else node, start.call.function
-            )
+            for found in self.reach.ended_by(plain(node), start.call.function)
         }
         reached = self.reach.down(start.targets)
         return ended | (reached.ended - reached.uses.keys())

@@ -54,6 +54,7 @@ class Reach:
     def __init__(self, symbols: Symbols, functions: list[Function]) -> None:
         self.symbols = symbols
         self._down: dict[tuple[Function, ...], Reached] = {}
+        self._above: dict[Function, list[Function]] = {}
         self._callers: dict[Function, list[Step]] = {}
         self._edges: dict[Function, list[tuple[Symbol, int]]] = {}
         self._by_name: dict[str, list[Function]] = {}
@@ -108,7 +109,7 @@ class Reach:
             callee = self.symbols.resolve(call.node.func, function)
             for method in self._run_by(call, callee):
                 yield method, call.line
-            made = self.symbols.value(call.node, function, ("", False))
+            made = self.symbols.value(call.node, function)
             if isinstance(made, Resource) and made.shared and id(call.node.func) not in ending:
                 yield made, call.line
 
@@ -192,6 +193,12 @@ class Reach:
             for call in caller.calls:
                 if self.symbols.resolve(call.node.func, caller) is function:
                     yield caller, call
+
+    def above(self, function: Function) -> list[Function]:
+        """A function, and all from which it is come to through a few calls, the nearest first."""
+        if function not in self._above:
+            self._above[function] = [way[0][0] for way in self.up(function)]
+        return self._above[function]
 
     def up(self, function: Function, limit: int = 6) -> Iterator[list[Step]]:
         """The chains of callers of a function, each from the outermost to it, shortest first."""

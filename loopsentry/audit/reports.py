@@ -18,7 +18,6 @@ from .findings import CERTAINTIES, Audit, Finding, Link, source_line
 from .sarif import as_sarif
 
 SHOWN = 7
-FORMATS = ("text", "concise", "json", "github", "sarif")
 #: A piece of a report: what it is, which decides about its colour, and its text.
 Line = tuple[str, str]
 _PASSWORD = re.compile(r"(://[^:/@\s\"']*):[^@\s\"']+@")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-from loopsentry import __version__
+from loopsentry import __version__, catalog
 
 from .findings import Audit, Finding, Link
 
@@ -30,7 +30,7 @@ def as_sarif(audit: Audit, rules: tuple[ModuleType, ...]) -> dict[str, Any]:
                     "driver": {
                         "name": "loopsentry",
                         "version": __version__,
-                        "semanticVersion": f"{__version__.partition('.dev')[0]}",
+                        "semanticVersion": __version__.partition(".dev")[0],
                         "rules": [_rule(rule) for rule in rules],
                     }
                 },
@@ -49,13 +49,13 @@ def as_sarif(audit: Audit, rules: tuple[ModuleType, ...]) -> dict[str, Any]:
 
 
 def _rule(rule: ModuleType) -> dict[str, Any]:
-    title, _, text = (rule.__doc__ or "").strip().partition("\n")
+    title, text = catalog.words_of(rule)
     return {
         "id": rule.CODE,
         "name": rule.NAME,
         "shortDescription": {"text": title},
         "fullDescription": {"text": " ".join(text.split())},
-        "help": {"text": text.strip(), "markdown": text.strip()},
+        "help": {"text": text, "markdown": text},
     }
 
 

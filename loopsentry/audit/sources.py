@@ -113,7 +113,7 @@ class Project:
         seen = [
             each
             for each in self._fixtures.get(name, ())
-            if each is not asking and _is_seen(each.module, asking.module)
+            if each is not asking and shares_fixtures(each.module, asking.module)
         ]
         nearest = [len(each.module.path.parts) + (each.module is asking.module) for each in seen]
         return seen[nearest.index(max(nearest))] if seen else None
@@ -166,7 +166,7 @@ class Project:
         return next((module for module in found if module.parts == parts), None)
 
 
-def _is_seen(home: Module, asking: Module) -> bool:
+def shares_fixtures(home: Module, asking: Module) -> bool:
     """Whether a file's fixtures are those of another: it is the same, or a conftest above it."""
     above = home.path.stem == "conftest" and home.path.parent in asking.path.parents
     return above or home is asking

@@ -12,7 +12,7 @@ from .facts import Call, Class, Function
 from .names import BRIDGES, BRIDGING_APPS, COMBINERS, KEPT, RUNNERS
 from .sources import Project
 from .symbols import Instance, Outside, Symbols
-from .syntax import dotted, last_name
+from .syntax import dotted, last_name, plain
 
 _NAMES = frozenset({name.rpartition(".")[2] for name in RUNNERS | KEPT | BRIDGES})
 #: A file that starts a loop itself has one of these.
@@ -79,7 +79,6 @@ class Starts:
         self.runners = RUNNERS | set(starters)
         self.project = project
         self.symbols = symbols
-        self.functions = project.functions
         self._by_decorator: dict[str, list[Function]] = {}
 
     def find(self) -> list[Start]:
@@ -116,14 +115,14 @@ class Starts:
         yield from self._submitted()
         for name in sorted(_NAMES | {each.rpartition(".")[2] for each in self.runners}):
             for call in self._calls_where_loops_are(name):
-                callee = self.symbols.resolve(call.node.func, call.function)
-                if not isinstance(callee, Outside) or not call.node.args:
+                callee = self.symbols.outside(call.node.func, call.function)
+                if not call.node.args:
                     continue
-                if callee.name in self.runners:
+                if callee in self.runners:
                     yield call, call.node.args[0], self._is_kept(call)
-                elif callee.name in KEPT:
+                elif callee in KEPT:
                     yield call, call.node.args[0], True
-                elif callee.name in BRIDGES:
+                elif callee in BRIDGES:
                     yield call, call.node.args[0], False
 
     def _calls_where_loops_are(self, name: str) -> list[Call]:
@@ -139,17 +138,16 @@ class Starts:
 
     def _bridged(self) -> Iterator[Start]:
         """Asynchronous functions that a library's decorator runs on a loop of their own."""
-        for function in self.functions:
+        for function in self.project.functions:
             if not function.asynchronous or not _BRIDGING & set(function.decorators):
                 continue
             scope = function.parent or function.module.body
             for node in function.decorations:
                 yield from self._of_base(node, function)
-                plain = node.func if isinstance(node, syntax.Call) else node
-                name = self.symbols.outside(plain, scope)
+                name = self.symbols.outside(plain(node), scope)
                 if name in BRIDGES or name.startswith(BRIDGING_APPS):
                     made = node if isinstance(node, syntax.Call) else None
-                    call = made or self.symbols.make_call(plain, [], plain)
+                    call = made or self.symbols.make_call(node, [], node)
                     begun = Call(call, scope, repeated=False, arms=(), final=False)
                     yield Start(begun, function, function.line, (function,), kept=False)
 
@@ -174,10 +172,9 @@ class Starts:
                 given = [*call.node.args, *(k.value for k in call.node.keywords)]
                 given = [e for g in given for e in (g.elts if isinstance(g, syntax.Tuple) else [g])]
                 for runner, coroutine in itertools.pairwise(given):
-                    if isinstance(runner, (syntax.Name, syntax.Attribute)):
-                        found = self.symbols.resolve(runner, call.function)
-                        if isinstance(found, Outside) and found.name in self.runners:
-                            yield call, coroutine, False
+                    named = isinstance(runner, (syntax.Name, syntax.Attribute))
+                    if named and self.symbols.outside(runner, call.function) in self.runners:
+                        yield call, coroutine, False
 
     def _is_kept(self, call: Call) -> bool:
         """Whether the loop is held by something that outlives the call."""
@@ -217,12 +214,12 @@ class Starts:
 
     def _helper(self, call: Call, node: syntax.Node) -> tuple[Function, int] | None:
         """The function whose own parameter is run, or called and run, and which one that is."""
-        name = dotted(node.func if isinstance(node, syntax.Call) else node)
+        name = dotted(plain(node))
         around: Function | None = call.function
         bound = {name}
         while around is not None and around.parent is not None:
             for value in (v for each in list(bound) for v in around.bindings.get(each or "", ())):
-                bound.add(dotted(value.func if isinstance(value, syntax.Call) else value))
+                bound.add(dotted(plain(value)))
             for index, parameter in enumerate(around.parameters):
                 if parameter in bound:
                     return around, index
@@ -251,11 +248,10 @@ class Starts:
         names = {decorator.name, decorator.parent.name if decorator.parent else ""} - {"<module>"}
         for function in (f for name in sorted(names) for f in self._decorated_by(name)):
             for node in function.decorations:
-                plain = node.func if isinstance(node, syntax.Call) else node
                 scope = function.parent or function.module.body
                 # `@decorate(…)` is decorated by what the call returns, `@decorate` by itself.
-                made = self.symbols.value(node, scope, ("", False))
-                if decorator in (made, self.symbols.resolve(plain, scope)):
+                made = self.symbols.value(node, scope)
+                if decorator in (made, self.symbols.resolve(plain(node), scope)):
                     inner = (decorator, *through)
                     yield Start(call, function, function.line, (function,), kept, inner)
                     break
@@ -263,7 +259,7 @@ class Starts:
     def _decorated_by(self, name: str) -> list[Function]:
         """The asynchronous functions that a decorator of a name, or another name of it, has."""
         if not self._by_decorator:
-            for function in self.functions:
+            for function in self.project.functions:
                 for each in function.decorators if function.asynchronous else ():
                     self._by_decorator.setdefault(each, []).append(function)
         names = sorted(self.project.other_names(name))

@@ -13,7 +13,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from .syntax import Row, dotted, last_name, write
+from .syntax import Row, dotted, is_state, last_name, write
 
 #: The form of a summary: another number for another form, so that no cache mixes them.
 FORM = 3
@@ -341,7 +341,7 @@ class _Reader:
             self._expression(target.value)
             if isinstance(target.value, ast.Name):
                 self._keep(target.value.id, target.attr, value)
-            elif _is_state(target):
+            elif is_state(target):
                 kept = self.function.kept.setdefault(target.attr, [])
                 kept.append(self.function.add(value))
 
@@ -453,11 +453,6 @@ def _leaves(statement: ast.stmt) -> bool:
         return True
     call = statement.value if isinstance(statement, ast.Expr) else None
     return isinstance(call, ast.Call) and dotted(call.func) in _EXITS
-
-
-def _is_state(node: ast.Attribute) -> bool:
-    inner = node.value
-    return isinstance(inner, ast.Attribute) and inner.attr in ("state", "ctx")
 
 
 def _is_main(test: ast.expr) -> bool:

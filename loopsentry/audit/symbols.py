@@ -108,7 +108,7 @@ class Symbols:
                 state = self.flows.of_state(node.attr) if is_state(node) else None
                 return state or self.attribute(self.resolve(node.value, scope), node.attr)
             case _:
-                return self.value(node, scope, _LOCAL)
+                return self.value(node, scope)
 
     def make_call(
         self, func: syntax.Node, args: list[syntax.Node], place: syntax.Node
@@ -126,7 +126,7 @@ class Symbols:
 
     def kind_of(self, node: syntax.Node, scope: Function) -> Class | None:
         """The class of the object that an expression makes."""
-        found = self.value(node, scope, _LOCAL)
+        found = self.value(node, scope)
         return found.kind if isinstance(found, Instance) else None
 
     def class_of(self, symbol: Symbol) -> Class | None:
@@ -176,7 +176,7 @@ class Symbols:
             return self.entered(scope.entered[name], scope)
         if name in scope.bindings:
             holder = (name, scope.is_class)
-            return self._first(scope.bindings[name], scope, holder)
+            return self.first(scope.bindings[name], scope, holder)
         return _UNKNOWN
 
     def _starred(self, name: str, body: Function) -> Symbol:
@@ -260,10 +260,10 @@ class Symbols:
             return self._known[key]
         self._known[key] = None
         holder = (name, True)
-        found = self._first(module.body.bindings.get(name, ()), module.body, holder)
+        found = self.first(module.body.bindings.get(name, ()), module.body, holder)
         if found is None:
             fillers = self._fillers_of(module).get(name, ())
-            values = (self._first(f.bindings.get(name, ()), f, holder) for f in fillers)
+            values = (self.first(f.bindings.get(name, ()), f, holder) for f in fillers)
             found = next((value for value in values if value is not None), None)
         self._known[key] = found
         return found
@@ -284,7 +284,7 @@ class Symbols:
                 if isinstance(found, Function) and _is_property(found):
                     kept = "cached_property" in found.decorators
                     holder = (name, kept and self.flows.is_shared(symbol.kind))
-                    return self._first(found.returned, found, holder)
+                    return self.first(found.returned, found, holder)
                 return found
             case _:
                 return None
@@ -301,7 +301,7 @@ class Symbols:
         for each in self.lineage(kind):
             if name in each.methods:
                 return each.methods[name]
-            found = self._first(each.bindings.get(name, ()), each.body, (name, True))
+            found = self.first(each.bindings.get(name, ()), each.body, (name, True))
             if found is not None:
                 return found
             if name in each.attributes:
@@ -329,14 +329,17 @@ class Symbols:
 
     # values --------------------------------------------------------------------------------
 
-    def _first(self, values: Iterable[syntax.Node], scope: Function, holder: Holder) -> Symbol:
+    def first(
+        self, values: Iterable[syntax.Node], scope: Function, holder: Holder = _LOCAL
+    ) -> Symbol:
+        """What the first of some expressions comes to that comes to anything."""
         for value in values:
             found = self.value(value, scope, holder)
             if found is not None:
                 return found
         return None
 
-    def value(self, node: syntax.Node, scope: Function, holder: Holder) -> Symbol:
+    def value(self, node: syntax.Node, scope: Function, holder: Holder = _LOCAL) -> Symbol:
         """What an expression comes to, for whoever holds the result."""
         key = ("value", id(node), id(scope), holder)
         if key not in self._known:
@@ -352,7 +355,7 @@ class Symbols:
                 return self.value(node.value, scope, holder)
             case syntax.IfExp() | syntax.BoolOp():
                 arms = node.values if isinstance(node, syntax.BoolOp) else (node.body, node.orelse)
-                return self._first(arms, scope, holder)
+                return self.first(arms, scope, holder)
             case syntax.Name() | syntax.Attribute():
                 return self.resolve(node, scope)
             case syntax.Subscript():
@@ -374,7 +377,7 @@ class Symbols:
             case Function():
                 cached = self.flows.is_cached(callee)
                 keeper = (callee.name, True) if cached else holder
-                found = self._first(callee.returned, callee, keeper)
+                found = self.first(callee.returned, callee, keeper)
                 anew = not cached and isinstance(found, Resource) and found.maker is callee
                 if not anew or _gives_kept(callee):
                     return found
@@ -426,7 +429,7 @@ class Symbols:
 
     def _factory(self, node: syntax.Call, scope: Function, holder: Holder) -> Symbol:
         given = [*node.args[:1], *(k.value for k in node.keywords if k.arg in ("bind", "engine"))]
-        source = self._first(given, scope, _LOCAL)
+        source = self.first(given, scope)
         if not isinstance(source, Resource):
             return None
         made = self._resources.get(id(node))
@@ -440,12 +443,12 @@ class Symbols:
 
     def entered(self, node: syntax.Node, scope: Function) -> Symbol:
         """What `with node as name` binds the name to."""
-        found = self.value(node, scope, _LOCAL)
+        found = self.value(node, scope)
         if isinstance(found, Instance):
             for name in ("__aenter__", "__enter__"):
                 method = self._of_class(found.kind, name)
                 if isinstance(method, Function):
-                    return self._first(method.returned, method, _LOCAL)
+                    return self.first(method.returned, method)
         return found
 
 

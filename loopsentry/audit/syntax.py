@@ -429,10 +429,10 @@ def plain(node: Node) -> Node:
     return node.func if isinstance(node, Call) else node
 
 
-def is_state(node: Node) -> bool:
+def is_state(node: Node | ast.expr) -> bool:
     """Whether an attribute is one of an application's state: `app.state.name`, `app.ctx.name`."""
-    inner = node.value if isinstance(node, Attribute) else None
-    return isinstance(inner, Attribute) and inner.attr in ("state", "ctx")
+    inner = node.value if isinstance(node, (Attribute, ast.Attribute)) else None
+    return isinstance(inner, (Attribute, ast.Attribute)) and inner.attr in ("state", "ctx")
 
 
 def last_name(node: Node | ast.expr) -> str:

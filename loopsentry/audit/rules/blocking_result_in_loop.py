@@ -16,7 +16,6 @@ from loopsentry.audit.facts import Call, Function
 from loopsentry.audit.findings import Finding
 from loopsentry.audit.program import Program
 from loopsentry.audit.reach import Step
-from loopsentry.audit.symbols import Outside
 from loopsentry.audit.syntax import dotted
 
 CODE = "LSA110"
@@ -92,18 +91,16 @@ def _submitted(program: Program, function: Function, call: Call) -> syntax.Call 
     if not isinstance(node, syntax.Attribute) or node.attr != "result":
         return None
     values = [node.value, *function.bindings.get(dotted(node.value) or "", ())]
+    outside = program.symbols.outside
     for value in values:
-        if isinstance(value, syntax.Call):
-            callee = program.symbols.resolve(value.func, function)
-            if isinstance(callee, Outside) and callee.name == _SUBMIT:
-                return value
+        if isinstance(value, syntax.Call) and outside(value.func, function) == _SUBMIT:
+            return value
     return None
 
 
 def _finding(program: Program, function: Function, call: Call, submitted: syntax.Call) -> Finding:
     given = [*submitted.args[1:2], *(k.value for k in submitted.keywords if k.arg == "loop")]
-    loop = program.symbols.resolve(given[0], function) if given else None
-    own = isinstance(loop, Outside) and loop.name in _OWN
+    own = bool(given) and program.symbols.outside(given[0], function) in _OWN
     bounded = bool(call.node.args or call.node.keywords)
     ends = "until the time-out" if bounded else "for ever"
     words = f"waits {ends} for its own loop" if own else "stops its loop while it waits for another"

@@ -21,8 +21,8 @@ from loopsentry.audit.processes import Run, Suspects, find_pairs, serves_elsewhe
 from loopsentry.audit.program import Program
 from loopsentry.audit.reach import Step
 from loopsentry.audit.starts import Start
-from loopsentry.audit.symbols import Outside, Resource
-from loopsentry.audit.syntax import last_name
+from loopsentry.audit.symbols import Resource
+from loopsentry.audit.syntax import last_name, plain
 
 CODE = "LSA109"
 NAME = "dispose-on-another-loop"
@@ -106,8 +106,8 @@ def _is_bound(resource: Resource) -> bool:
 
 def _afterwards(program: Program, enders: Suspects, users: Suspects) -> Iterator[Late]:
     """Runs that dispose after another run, or after a server, in one process."""
-    ways = (way for start in enders for way in program.reach.up(start.function))
-    entries = dict.fromkeys(way[0][0] for way in ways)
+    above = (entry for start in enders for entry in program.reach.above(start.function))
+    entries = dict.fromkeys(above)
     homes = {start.function for start in enders}
     for entry in entries:
         if is_test(entry) or not (entry in homes or program.kind(entry)):
@@ -170,32 +170,27 @@ def _meant(program: Program, node: syntax.Node, scope: Function) -> Iterator[Fun
 
 def _is_ending(program: Program, node: syntax.Node, function: Function) -> bool:
     """Whether a decorator registers its function for the end of the process."""
-    plain = node.func if isinstance(node, syntax.Call) else node
-    found = program.symbols.resolve(plain, function.parent or function.module.body)
-    if isinstance(found, Outside) and found.name == "atexit.register":
+    decorator = plain(node)
+    scope = function.parent or function.module.body
+    if program.symbols.outside(decorator, scope) == "atexit.register":
         return True
     given = node.args if isinstance(node, syntax.Call) else ()
     event = any(isinstance(each, syntax.Constant) and each.value == "shutdown" for each in given)
-    signal = isinstance(plain, syntax.Attribute) and "shutdown" in last_name(plain.value)
-    return (last_name(plain) == "on_event" and event) or (_connects(plain) and signal)
-
-
-def _connects(node: syntax.Node) -> bool:
-    """Whether a decorator connects its function to a signal."""
-    return last_name(node) in ("connect", "connect_via")
+    signal = isinstance(decorator, syntax.Attribute) and "shutdown" in last_name(decorator.value)
+    name = last_name(decorator)
+    return (name == "on_event" and event) or (name in ("connect", "connect_via") and signal)
 
 
 def _finding(program: Program, late: Late) -> Finding:
     start, engine, way, certainty, why = late
-    kind = "engine" if engine.kind == "sessionmaker" else engine.kind
     return Finding(
         code=CODE,
         kind=NAME,
         certainty=certainty,
         file=program.project.relative(start.function.module.path),
         line=start.line,
-        message=f"the {kind} `{engine.name}` is disposed of in {start.function.name} on a loop that"
-        " did not open its connections",
+        message=f"the {engine.kind} `{engine.name}` is disposed of in {start.function.name}"
+        " on a loop that did not open its connections",
         chain=(
             *program.links(way),
             program.link((start.function, start.line), "starts a loop only to dispose"),

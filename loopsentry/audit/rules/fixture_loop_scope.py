@@ -23,8 +23,9 @@ from loopsentry.audit.facts import Class, Function
 from loopsentry.audit.findings import Finding
 from loopsentry.audit.program import Program
 from loopsentry.audit.reach import Step
-from loopsentry.audit.symbols import Outside, Resource
-from loopsentry.audit.syntax import dotted, last_name
+from loopsentry.audit.sources import shares_fixtures
+from loopsentry.audit.symbols import Resource
+from loopsentry.audit.syntax import dotted, last_name, plain
 
 CODE = "LSA108"
 NAME = "fixture-loop-scope"
@@ -123,6 +124,7 @@ def find(program: Program) -> Iterator[Finding]:
     if _marks_by_hook(functions) or any(_is_own_loop(program, each) for each in functions):
         return
     kept = [f for f in functions if _fixture_call(program, f) is not None]
+    all_tests = [f for f in functions if _is_test(program, f, plugin)]
     for function in kept:
         fixture = _read_fixture(program, function, plugin)
         if fixture is None:
@@ -130,9 +132,8 @@ def find(program: Program) -> Iterator[Finding]:
         between = {f.name: f for f in kept if not _loops_as_long(program, f, fixture, plugin)}
         tests = [
             test
-            for test in functions
-            if _is_test(program, test, plugin)
-            and _sees(fixture, test)
+            for test in all_tests
+            if shares_fixtures(function.module, test.module)
             and _is_narrower(_loop_of(program, test, plugin), fixture.loop)
             and _uses(program, test, fixture, between)
         ]
@@ -146,10 +147,9 @@ def find(program: Program) -> Iterator[Finding]:
 def _fixture_call(program: Program, function: Function) -> tuple[str, syntax.Node] | None:
     """The decorator that makes a fixture of a function, and its name after imports."""
     for node in function.decorations if "fixture" in function.decorators else ():
-        plain = node.func if isinstance(node, syntax.Call) else node
-        found = program.symbols.resolve(plain, function.parent or function.module.body)
-        if isinstance(found, Outside) and found.name in _FIXTURES:
-            return found.name, node
+        name = program.symbols.outside(plain(node), function.parent or function.module.body)
+        if name in _FIXTURES:
+            return name, node
     return None
 
 
@@ -236,12 +236,7 @@ def _marks(program: Program, function: Function) -> list[syntax.Node]:
         nodes += owner.decorations
     for value in scope.bindings.get("pytestmark", ()):
         nodes += value.elts if isinstance(value, (syntax.List, syntax.Tuple)) else [value]
-    return [each for each in nodes if _is_mark(program, each, scope)]
-
-
-def _is_mark(program: Program, node: syntax.Node, scope: Function) -> bool:
-    found = program.symbols.resolve(node.func if isinstance(node, syntax.Call) else node, scope)
-    return isinstance(found, Outside) and found.name == _MARK
+    return [each for each in nodes if program.symbols.outside(plain(each), scope) == _MARK]
 
 
 def _loop_of(program: Program, test: Function, plugin: Plugin) -> str:
@@ -305,14 +300,6 @@ def _used_by_mark(test: Function) -> Iterator[str]:
 
 def _is_parametrized(test: Function) -> bool:
     return "parametrize" in test.decorators
-
-
-def _sees(fixture: Fixture, test: Function) -> bool:
-    """Whether a fixture is the test's to ask for: of its own file, or of a conftest above it."""
-    home = fixture.function.module
-    if home is test.module:
-        return True
-    return home.path.stem == "conftest" and home.path.parent in test.module.path.parents
 
 
 def _is_narrower(one: str, other: str) -> bool:

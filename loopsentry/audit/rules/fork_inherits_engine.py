@@ -73,6 +73,7 @@ def main() -> None:
 """
 
 _PROCESSES = frozenset({"multiprocessing.Process", "multiprocessing.context.ForkProcess"})
+_GET_CONTEXT = "multiprocessing.get_context"
 #: What a pool of processes runs, by the method that is given it.
 _HANDED = frozenset(
     {
@@ -110,7 +111,7 @@ def find(program: Program) -> Iterator[Finding]:
         told: set[Resource] = set()
         for way in program.reach.up(fork.function, _DEEP):
             for engine, step in _used_before(program, way, fork, inherited):
-                if engine not in told and engine.kind in ("engine", "pool", "client"):
+                if engine not in told and engine.kind != "primitive":
                     told.add(engine)
                     yield _finding(program, fork, engine, (step, way))
 
@@ -196,10 +197,10 @@ def _process_of(
     function = call.function
     base, _, last = name.rpartition(".")
     if name in _PROCESSES or last == "Process":
-        context = _context(program, call.node.func, function) if name not in _PROCESSES else None
-        if name not in _PROCESSES and context is None:
+        method = None if name in _PROCESSES else _context(program, call.node.func, function)
+        if method is None and name not in _PROCESSES:
             return None
-        return context, tuple(_meant(program, call.node, function, ("target",)))
+        return method, tuple(_meant(program, call.node, function, ("target",)))
     if isinstance(callee, Class) and _is_process(program, callee):
         run = callee.methods.get("run")
         return None, (run,) if run is not None else ()
@@ -207,8 +208,8 @@ def _process_of(
         handed = tuple(_meant(program, call.node, function, ("fn", "func")))
         return _method_of_pool(program, call), handed
     if last == "run_in_executor" and call.node.args:
-        pool = program.symbols.resolve(call.node.args[0], function)
-        if isinstance(pool, Outside) and pool.name.removesuffix("()") in PROCESS_POOLS:
+        pool = program.symbols.outside(call.node.args[0], function)
+        if pool.removesuffix("()") in PROCESS_POOLS:
             return None, tuple(_meant(program, call.node, function, (), first=1))
     return None
 
@@ -217,11 +218,10 @@ def _context(program: Program, node: syntax.Node, function: Function) -> str | N
     """The method of the context whose `Process` is called."""
     if not isinstance(node, syntax.Attribute):
         return None
+    outside = program.symbols.outside
     for value in (node.value, *_values(node.value, function)):
-        if isinstance(value, syntax.Call):
-            callee = program.symbols.resolve(value.func, function)
-            if isinstance(callee, Outside) and callee.name == "multiprocessing.get_context":
-                return _method_of(value)
+        if isinstance(value, syntax.Call) and outside(value.func, function) == _GET_CONTEXT:
+            return _method_of(value)
     return None
 
 
@@ -251,12 +251,11 @@ def _method_of_pool(program: Program, call: Call) -> str | None:
 
 
 def _is_process(program: Program, kind: Class) -> bool:
-    for each in program.symbols.lineage(kind):
-        for base in each.bases:
-            found = program.symbols.resolve(base, each.scope)
-            if isinstance(found, Outside) and found.name in _PROCESSES:
-                return True
-    return False
+    return any(
+        program.symbols.outside(base, each.scope) in _PROCESSES
+        for each in program.symbols.lineage(kind)
+        for base in each.bases
+    )
 
 
 def _meant(

@@ -79,7 +79,7 @@ def find(program: Program) -> Iterator[Finding]:
 def _is_identity(program: Program, function: Function, call: Call) -> bool:
     if dotted(call.node.func) != "id" or len(call.node.args) != 1:
         return False
-    found = program.symbols.value(call.node.args[0], function, ("", False))
+    found = program.symbols.value(call.node.args[0], function)
     return isinstance(found, Outside) and found.name in LOOPS
 
 

@@ -144,7 +144,7 @@ def _as_sure_as_the_pool(meeting: Meeting) -> Meeting:
 
 def _finding(program: Program, meeting: Meeting) -> Finding:
     start, engine = meeting.start, meeting.resource
-    kind = "engine" if engine.kind == "sessionmaker" else engine.kind
+    kind = engine.kind
     down = program.reached_by(start).chain_to(engine)
     shared = "shared " if engine.shared else ""
     return Finding(

@@ -16,8 +16,9 @@ from loopsentry.audit import syntax
 from loopsentry.audit.facts import Call, Function, Module
 from loopsentry.audit.findings import Finding
 from loopsentry.audit.program import Program
+from loopsentry.audit.sources import shares_fixtures
 from loopsentry.audit.symbols import Resource
-from loopsentry.audit.syntax import dotted
+from loopsentry.audit.syntax import dotted, plain
 
 CODE = "LSA105"
 NAME = "testclient-without-with"
@@ -103,8 +104,7 @@ def _engines_of(program: Program, function: Function, call: Call) -> list[Resour
 
 def _home_of(program: Program, function: Function, node: syntax.Node) -> Module | None:
     """The module whose variable, or whose function, the application is."""
-    made = node.func if isinstance(node, syntax.Call) else node
-    name = (dotted(made) or "").partition(".")[0]
+    name = (dotted(plain(node)) or "").partition(".")[0]
     around: Function | None = function
     while around is not None:
         if name in around.imports:
@@ -157,13 +157,8 @@ def _sees(call: Call, function: Function, names: set[str]) -> bool:
     """Whether a call stands in the file of a client, or in a test that asks for its fixture."""
     if call.function.module is function.module:
         return True
-    home = function.module.path
-    return (
-        function.name in names
-        and home.stem == "conftest"
-        and home.parent in call.function.module.path.parents
-        and function.name in call.function.parameters
-    )
+    asked = function.name in names and function.name in call.function.parameters
+    return asked and shares_fixtures(function.module, call.function.module)
 
 
 def _finding(program: Program, function: Function, call: Call, engine: Resource) -> Finding:
