@@ -50,15 +50,27 @@ _PORTALS = {
 
 
 class Site(NamedTuple):
-    """A frame and the line it stood at; a traceback's line differs from its frame's."""
+    """A frame, and the line and the instruction it stood at; a traceback's differ from its frame's.
+
+    Attributes:
+        frame: the frame.
+        line: the line, from 1.
+        at: the offset of the instruction in the bytecode, -1 where it is not known.
+    """
 
     frame: FrameType
     line: int
+    at: int = -1
 
     @property
     def code(self) -> CodeType:
         """The frame's code."""
         return self.frame.f_code
+
+
+def site_of(frame: FrameType) -> Site:
+    """Where a frame stands now."""
+    return Site(frame, frame.f_lineno, frame.f_lasti)
 
 
 def absolute(filename: str) -> str:
@@ -152,7 +164,7 @@ def walk_live(start: FrameType | None = None) -> Iterator[Site]:
     parent = getattr(getcurrent(), "parent", None) if getcurrent is not None else None
     current: FrameType | None = frame
     while current is not None:
-        yield Site(current, current.f_lineno)
+        yield site_of(current)
         current = current.f_back
         while current is None and parent is not None:
             current, parent = parent.gr_frame, parent.parent
@@ -169,7 +181,7 @@ def walk_traceback(traceback: TracebackType | None) -> list[Site]:
     """List a traceback's sites from the innermost outwards."""
     sites = []
     while traceback is not None:
-        sites.append(Site(traceback.tb_frame, traceback.tb_lineno))
+        sites.append(Site(traceback.tb_frame, traceback.tb_lineno, traceback.tb_lasti))
         traceback = traceback.tb_next
     return sites[::-1]
 
@@ -226,7 +238,20 @@ def is_coroutine(frame: FrameType) -> bool:
 
 def place_of(site_: Site) -> Place:
     """The place of a site, its file made absolute (a script's may be relative)."""
-    return replace(place_of_code(site_.code), line=site_.line)
+    return replace(place_of_code(site_.code), line=site_.line, columns=_columns_of(site_))
+
+
+def _columns_of(site_: Site) -> tuple[int, int] | None:
+    """The columns of the expression at work, where the compiler kept them; at most one line's."""
+    if site_.at < 0:
+        return None
+    positions = next(itertools.islice(site_.code.co_positions(), site_.at // 2, None), None)
+    if positions is None or positions[0] != site_.line:
+        return None
+    line, last, start, end = positions
+    if start is None or end is None:
+        return None
+    return start, end if last == line else sys.maxsize
 
 
 def place_of_code(code: CodeType) -> Place:
@@ -260,7 +285,7 @@ def describe(site_: Site) -> Frame:
     return Frame(
         module=module_of(site_.frame),
         function=site_.code.co_name,
-        place=place_of(site_),
+        place=place_of(site_ if user else site_._replace(at=-1)),
         user=user,
         coroutine=is_coroutine(site_.frame),
         target=None if user else first_argument(site_.frame),
@@ -292,7 +317,7 @@ def _waiting_caller() -> list[Frame]:
     """The frames of the one thread that waits for a portal, up to the user's; none if several."""
     callers = []
     for frame in sys._current_frames().values():
-        stack = [describe(Site(f, f.f_lineno)) for f in walk_back(frame)]
+        stack = [describe(site_of(f)) for f in walk_back(frame)]
         # Not only the innermost of the portal's frames: it may still be handing its task over.
         calls = (i for i, f in enumerate(stack) if f.function in _PORTALS.get(f.module, ()))
         inner = next((i for i in calls if not stack[i].coroutine), None)
@@ -356,7 +381,7 @@ def thread_of(loop: Any) -> list[Site]:
     if not loop.is_running():
         return []
     for frame in sys._current_frames().values():
-        sites = [Site(f, f.f_lineno) for f in walk_back(frame)]
+        sites = [site_of(f) for f in walk_back(frame)]
         for index, site_ in enumerate(sites):
             if loop_run_by(site_) is loop:
                 return sites[index:]

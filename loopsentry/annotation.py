@@ -122,7 +122,8 @@ def annotate(
             if node is complaint or _wraps(node, complaint):
                 rewrite_message(node, diagnosis)
     if not shown_before(exc, diagnosis) and not shown_before(bearer, diagnosis):
-        _add_note(bearer, Marked(tell_plainly(diagnosis, verbose=verbose), diagnosis))
+        note = plain.render(diagnosis, verbose=verbose, beside=True)
+        _add_note(bearer, Marked(note, diagnosis))
 
 
 def _wraps(exc: BaseException, complaint: BaseException) -> bool:
@@ -135,16 +136,25 @@ def _stands_for(exc: BaseException, complaint: BaseException) -> bool:
     """Whether an exception is the complaint, wraps it, or repeats its text."""
     if exc is complaint or _wraps(exc, complaint):
         return True
-    said = message_of(complaint).partition(f"\n{_MARK}")[0]
+    said = message_of(complaint).partition(f" {_MARK}")[0]
     return bool(said) and said in message_of(exc)
 
 
 _MARK = "[LS"
 
 
-def tell_plainly(diagnosis: Diagnosis, *, verbose: bool = False) -> str:
-    """The text of the note: the whole story in plain ASCII."""
-    return plain.render(diagnosis, verbose=verbose)
+def paint(note: Any, *, verbose: bool = False) -> str | None:
+    """A note in the colours of the terminal behind standard error; None if it is not ours."""
+    if type(note) is not Marked:
+        return None
+    from rich.console import Console
+
+    from .renderers import terminal
+
+    console = Console(stderr=True, highlight=False)
+    if console.legacy_windows or not console.is_terminal:
+        return None
+    return terminal.render_for(console, note.diagnosis, verbose=verbose, beside=True)
 
 
 def _add_note(exc: BaseException, note: str) -> None:
@@ -154,7 +164,7 @@ def _add_note(exc: BaseException, note: str) -> None:
 
 
 def rewrite_message(exc: BaseException, diagnosis: Diagnosis) -> bool:
-    """Add one line to an exception's only argument; return whether that was possible.
+    """Add the headline to an exception's only argument; return whether that was possible.
 
     Only for one argument that is exactly a `str` and that the exception's own text contains:
     OSError, KeyError, exception groups and classes with a `__str__` of their own keep theirs.
@@ -163,7 +173,7 @@ def rewrite_message(exc: BaseException, diagnosis: Diagnosis) -> bool:
     if len(args) != 1 or type(args[0]) is not str or not _shows(exc, args[0]):
         return False
     BaseException.__dict__["args"].__set__(
-        exc, (Marked(f"{args[0]}\n{headline(diagnosis)}", diagnosis),)
+        exc, (Marked(f"{args[0]} {headline(diagnosis)}", diagnosis),)
     )
     if text_of(type(exc).__module__) == "sqlalchemy.exc" and exc.code in _MISLEADING:  # type: ignore[attr-defined]
         exc.code = None  # type: ignore[attr-defined]

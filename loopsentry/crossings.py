@@ -20,10 +20,10 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import Pool
 
 from ._frames import (
-    Site,
     describe_all,
     is_user,
     place_of,
+    site_of,
     task_name,
     user_place,
     user_stack,
@@ -331,7 +331,7 @@ def waiting_place(task: asyncio.Task[Any]) -> Place | None:
     while coroutine is not None:
         frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "ag_frame", None)
         if frame is not None and is_user(frame):
-            found = place_of(Site(frame, frame.f_lineno))
+            found = place_of(site_of(frame))
         coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "ag_await", None)
     return found
 

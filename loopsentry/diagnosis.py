@@ -307,10 +307,16 @@ def _is_elsewhere(other: Operation, used: Place | None) -> bool:
 def _names(evidence: Evidence) -> dict[str, str]:
     """The reader's own names, where they are known."""
     engine = evidence.engine.variable if evidence.engine else None
-    used, other = evidence.used_at, evidence.other
+    sessions = evidence.engine.sessions if evidence.engine else None
+    subject, used, other = evidence.subject, evidence.used_at, evidence.other
+    birth = subject.birth if subject else None
     function = used.call if used else "the function"
     return {
         "engine": engine or "engine",
+        "sessions": f"{sessions}()" if sessions else f"AsyncSession({engine or 'engine'})",
+        "opener": birth.place.call if birth and birth.place else "the coroutine that opens them",
+        "lock": (subject and subject.variable) or "lock",
+        "kind": subject.label if subject and subject.primitive else "asyncio.Lock",
         "function": function,
         "other": other.place.call if other and _is_elsewhere(other, used) else "the other task",
         **(evidence.face.names if evidence.face is not None else {}),

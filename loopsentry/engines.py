@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable
-from time import perf_counter
 from typing import Any
 
 from sqlalchemy import URL, event
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+)
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import Pool
 
-from ._frames import is_user_file
-from ._safely import safely
+from ._variables import find_variable
 from .model import EngineInfo
 from .registry import Registry
 
-#: How long the user's modules may be searched for an engine's variable; once for each pool.
-SEARCH_SECONDS = 0.02
-
 _MAKERS = frozenset({"create_async_engine", "create_engine", "async_engine_from_config"})
+_SESSION_MAKERS = frozenset({"async_sessionmaker"})
 
 
 def listen(target: Any, name: str, listener: Callable[..., Any]) -> Callable[[], None]:
@@ -43,12 +43,13 @@ def engine_of(target: Any, registry: Registry) -> EngineInfo | None:
     if engine is None:
         return None
     registry.engines.add(engine)
-    variable, module_file = _names_of(engine, registry)
+    variable, module_file, sessions = _names_of(engine, registry)
     return EngineInfo(
         url=masked(engine.url),
         driver=engine.driver,
         variable=variable,
         module_file=module_file,
+        sessions=sessions,
         created_at=registry.engine_places.get(engine),
         loops=registry.loops_of(engine.pool),
         asynchronous=engine.dialect.is_async,
@@ -131,66 +132,24 @@ _HARMLESS = frozenset(
 )
 
 
-def _names_of(engine: Engine, registry: Registry) -> tuple[str | None, str | None]:
-    """The variable that holds an engine, and its module's file; searched once for each pool.
+def _names_of(engine: Engine, registry: Registry) -> tuple[str | None, str | None, str | None]:
+    """The variable that holds an engine, its module's file, and the variable of its sessionmaker.
 
-    By pool, because each `execution_options()` makes another view of one engine.
+    Searched once for each pool, because each `execution_options()` makes another view of an engine.
     """
     pool = engine.pool
     if pool not in registry.engine_names:
-        registry.engine_names[pool] = _name_engine(engine) or (None, None)
+        own = find_variable(lambda value: _holds(value, engine), _MAKERS) or (None, None)
+        sessions = find_variable(lambda value: _makes_sessions(value, engine), _SESSION_MAKERS)
+        registry.engine_names[pool] = (*own, sessions[0] if sessions else None)
     return registry.engine_names[pool]
-
-
-@safely
-def _name_engine(engine: Engine) -> tuple[str | None, str | None]:
-    """Find the global variable that holds an engine, in the user's modules, one level deep.
-
-    Where several modules have it, the others import it from the one that can make engines.
-    """
-    found: list[tuple[int, str, str | None]] = []
-    deadline = perf_counter() + SEARCH_SECONDS
-    for name, module in list(sys.modules.items()):
-        names = _attributes_of(module)
-        if not _is_own(names) and name != "__main__":
-            continue
-        if perf_counter() > deadline:
-            break
-        variable = _variable_in(names, engine)
-        if variable is not None:
-            made_here = not _MAKERS.isdisjoint(names)
-            found.append((2 * made_here + (name != "__main__"), variable, names.get("__file__")))
-    found.sort(key=lambda each: -each[0])
-    return found[0][1:] if found else (None, None)
-
-
-def _variable_in(names: dict[str, Any], engine: Engine) -> str | None:
-    for variable, value in list(names.items()):
-        if _holds(value, engine):
-            return variable
-        if _is_own(_attributes_of(sys.modules.get(type(value).__module__))):
-            for attribute, inner in list(_attributes_of(value).items()):
-                if _holds(inner, engine):
-                    return f"{variable}.{attribute}"
-    return None
-
-
-def _attributes_of(target: Any) -> dict[str, Any]:
-    """An object's own attributes, without running a `__getattr__` of it: modules may be lazy."""
-    try:
-        attributes = object.__getattribute__(target, "__dict__")
-    except AttributeError:
-        return {}
-    return attributes if type(attributes) is dict else {}
-
-
-def _is_own(names: dict[str, Any]) -> bool:
-    """Whether these are the names of one of the user's own modules."""
-    file = names.get("__file__")
-    return isinstance(file, str) and is_user_file(file)
 
 
 def _holds(value: Any, engine: Engine) -> bool:
     if issubclass(type(value), AsyncEngine):
         return value.sync_engine is engine
     return value is engine
+
+
+def _makes_sessions(value: Any, engine: Engine) -> bool:
+    return issubclass(type(value), async_sessionmaker) and _holds(value.kw.get("bind"), engine)

@@ -13,6 +13,7 @@ from typing import Any
 
 from . import _frames
 from ._frames import Site
+from ._variables import find_variable
 from ._wording import excerpt, quote
 from .exceptions import message_of, traceback_of
 from .holders import place_here, search_tasks
@@ -342,9 +343,11 @@ class Collector:
             carried = birth.loop != current.info.id and birth.recorded and not checked_out_here
             if carried and sessions and not is_connecting(found.library):
                 kind, label = "session", "AsyncSession"
+        lock = kind == "primitive" and find_variable(lambda value: value is sighting.target)
         return Subject(
             kind=kind,
             label=label,
+            variable=lock[0] if lock else None,
             birth=birth,
             tolerant=sighting.tolerant,
             primitive=sighting.kind == "primitive",

@@ -21,7 +21,7 @@ from types import (
 from typing import Any
 
 from . import _frames
-from ._frames import Site
+from ._frames import Site, site_of
 from .exceptions import is_a, text_of
 from .model import Operation, Place
 
@@ -176,10 +176,10 @@ def _sites_of(task: asyncio.Task[Any]) -> Iterator[Site]:
         frame, awaited = _suspended(awaited)
         if frame is None:
             return
-        yield Site(frame, frame.f_lineno)
+        yield site_of(frame)
         if frame.f_code.co_name == "greenlet_spawn":
             inner = getattr(_frames.variables_in(frame).get("context"), "gr_frame", None)
-            sites = [Site(f, f.f_lineno) for f in _frames.walk_back(inner)]
+            sites = [_frames.site_of(f) for f in _frames.walk_back(inner)]
             yield from reversed(sites)
 
 

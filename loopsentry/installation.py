@@ -12,7 +12,7 @@ from importlib import metadata
 from types import TracebackType
 from typing import Any, Self
 
-from . import __version__, _frames, catalog
+from . import __version__, _frames, _screen, catalog
 from ._safely import complain, safely
 from ._sockets import keep
 from .exceptions import type_name_of
@@ -47,9 +47,25 @@ class Installation:
             if opened is not None:
                 self.examiner.sinks.append(opened)
         self.attach_probes()
+        self._attach_screen()
         for hook in self.shelves.hooks:
             self._attached.callback(hook.attach(self.examiner.report_shown, self.registry))
         self.configure(self.examiner.options)
+
+    def _attach_screen(self) -> None:
+        """Show notes in colour where a terminal reads them; what colours them is imported now."""
+        if not _screen.is_terminal():
+            return
+        from . import annotation
+        from .renderers import terminal
+
+        del terminal
+
+        def paint(note: Any) -> str | None:
+            return annotation.paint(note, verbose=self.examiner.options.verbose)
+
+        _screen.painters[:] = [paint]
+        self._attached.callback(_screen.painters.clear)
 
     def attach_probes(self) -> None:
         """Listen to the libraries alone."""

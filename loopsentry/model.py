@@ -39,6 +39,10 @@ SymptomKind = Literal[
 ]
 
 
+#: Give the name of a cell whose code is compiled under a file's name; filled by a notebook's shell.
+cells: list[Callable[[str], str | None]] = []
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """A line of the user's own code.
@@ -47,11 +51,14 @@ class Place:
         file: absolute path, or a name in angle brackets for code without a file.
         line: line number, from 1.
         function: the function's name, without module or class.
+        columns: where in that line the expression stands that was at work, as bytes from 0 and up
+            to but without the second; None where that is not known (PEP 657).
     """
 
     file: str
     line: int
     function: str
+    columns: tuple[int, int] | None = field(default=None, compare=False, repr=False)
 
     @property
     def short(self) -> str:
@@ -60,7 +67,11 @@ class Place:
 
     @property
     def path(self) -> str:
-        """The file as the reader would type it from the working directory."""
+        """The file as the reader would type it from the working directory; a cell's number."""
+        for name_of in cells:
+            cell = name_of(self.file)
+            if cell is not None:
+                return cell
         try:
             relative = os.path.relpath(self.file)
         except (ValueError, OSError):  # another drive, or the working directory is gone
@@ -268,6 +279,7 @@ class Subject:
         birth: where it came from, None when nothing is known.
         tolerant: True if such objects survive a change of loop between operations.
         primitive: True for something to wait on (a lock, a queue), whoever it belongs to.
+        variable: the global variable that holds it in the user's modules, if one was looked for.
     """
 
     kind: ObjectKind
@@ -275,6 +287,7 @@ class Subject:
     birth: Birth | None = None
     tolerant: bool = False
     primitive: bool = False
+    variable: str | None = None
 
     @property
     def name(self) -> str:
@@ -291,6 +304,7 @@ class EngineInfo:
         driver: name of the driver ("asyncpg").
         variable: the global variable that holds it in the user's modules, if one was found.
         module_file: the file of that module.
+        sessions: the global variable that holds its sessionmaker, if one was found.
         created_at: where it was made, when that was recorded.
         loops: numbers of the loops that own the connections of its present pool.
         asynchronous: whether its driver is an asynchronous one.
@@ -301,6 +315,7 @@ class EngineInfo:
     driver: str
     variable: str | None = None
     module_file: str | None = None
+    sessions: str | None = None
     created_at: Place | None = None
     loops: tuple[int, ...] = ()
     asynchronous: bool = True

@@ -125,9 +125,9 @@ class Registry:
         self.births: weakref.WeakKeyDictionary[Any, Birth] = weakref.WeakKeyDictionary()
         self.families: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         self.engines: weakref.WeakSet[Any] = weakref.WeakSet()
-        self.engine_names: weakref.WeakKeyDictionary[Any, tuple[str | None, str | None]] = (
-            weakref.WeakKeyDictionary()
-        )
+        self.engine_names: weakref.WeakKeyDictionary[
+            Any, tuple[str | None, str | None, str | None]
+        ] = weakref.WeakKeyDictionary()
         self.engine_places: weakref.WeakKeyDictionary[Any, Place | None] = (
             weakref.WeakKeyDictionary()
         )

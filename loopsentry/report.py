@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from ._safely import complain
-from .annotation import annotate, shown_before, tell_plainly, told_elsewhere, told_on
+from .annotation import annotate, shown_before, told_elsewhere, told_on
 from .catalog import Shelves
 from .diagnosis import diagnose, gravity
 from .evidence import Case, Collector
 from .model import Clue, Diagnosis, EngineInfo, Evidence
 from .recognition import Recogniser
 from .registry import Registry
+from .renderers import plain
+from .story import WIDTH
 
 
 class Sink(Protocol):
@@ -94,9 +96,15 @@ class Examiner:
                 complain(f"adviser {advise!r}")
         return diagnosis
 
-    def render(self, diagnosis: Diagnosis) -> str:
-        """The whole story of a diagnosis, as the note on an exception has it."""
-        return tell_plainly(diagnosis, verbose=self.options.verbose)
+    def render(self, diagnosis: Diagnosis, *, width: int = WIDTH, beside: bool = False) -> str:
+        """The whole story of a diagnosis, in plain ASCII.
+
+        Args:
+            diagnosis: what is told.
+            width: columns to keep to.
+            beside: whether the exception itself, with its own words, is shown right above.
+        """
+        return plain.render(diagnosis, verbose=self.options.verbose, width=width, beside=beside)
 
     def engine_of(self, clue: Clue) -> EngineInfo | None:
         """The engine that a clue names, or whose pool it names."""

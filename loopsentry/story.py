@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import linecache
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from ._wording import visible
 from .model import Diagnosis, EngineInfo, LoopInfo, Original, Place
 
-Role = Literal["headline", "here", "owner", "site", "note", "help", "code", "more", "original"]
+Role = Literal[
+    "headline", "here", "owner", "site", "source", "note", "help", "code", "more", "original"
+]
 
 INDENT = " " * 9
 WIDTH = 80
+#: As wide as messages become on terminals that have room.
+WIDEST = 100
+SOURCE = " " * 7 + "| "
 FIXES_SHOWN = 2
 
 
@@ -30,10 +36,16 @@ class Line:
     text: str
 
 
-def tell(diagnosis: Diagnosis, *, verbose: bool = False) -> list[Line]:
+def tell(
+    diagnosis: Diagnosis, *, verbose: bool = False, width: int = WIDTH, beside: bool = False
+) -> list[Line]:
     """Tell a diagnosis: headline, two sites, notes, cures, code, original.
 
-    Verbose adds the user's frames around both sites, every fact, and all cures with their reasons.
+    Args:
+        diagnosis: what is told.
+        verbose: adds the user's frames around both sites, every fact, and all cures with reasons.
+        width: columns to keep to, where no name or path is longer.
+        beside: whether the reader has the exception itself right above, with its own words.
     """
     lines = [Line("headline", f"{diagnosis.severity}[{diagnosis.code}]: {diagnosis.title}")]
     if diagnosis.certainty == "undetermined":
@@ -48,21 +60,67 @@ def tell(diagnosis: Diagnosis, *, verbose: bool = False) -> list[Line]:
         lines += _helps(diagnosis, verbose=verbose)
     lines.append(Line("more", f"  more: loopsentry explain {diagnosis.code}"))
     original = diagnosis.original
-    if original is not None and original.message and not original.type.startswith("loopsentry."):
+    own = original is not None and original.type.startswith("loopsentry.")
+    if original is not None and original.message and not (own or beside):
         lines.append(Line("original", f"  original: {_verbatim(original)}"))
     shown = (Line(line.role, visible(line.text)) for line in lines)
-    return [piece for line in shown for piece in _fold(line)]
+    return [piece for line in shown for piece in _fold(line, width)]
 
 
-def _fold(line: Line) -> list[Line]:
-    """Break a line that is too wide after a comma or a semicolon, never inside a name or path."""
-    if len(line.text) <= WIDTH or line.role in ("code", "original", "more"):
+def _fold(line: Line, width: int) -> list[Line]:
+    """Break a line that is too wide after a comma or a semicolon, never inside a name or path.
+
+    What others wrote may break at any of its spaces.
+    """
+    if line.role == "source":
+        return [Line(line.role, _cut(line.text, width))]
+    if len(line.text) <= width or line.role in ("code", "more"):
         return [line]
-    breaks = [m.end() for m in re.finditer(r"[,;] ", line.text[: WIDTH + 1])]
-    if not breaks or not line.text[breaks[-1] :].strip():
-        return [line]
-    rest = Line(line.role, INDENT + line.text[breaks[-1] :])
-    return [Line(line.role, line.text[: breaks[-1]].rstrip()), *_fold(rest)]
+    for pattern in (r"\S ",) if line.role == "original" else ("; ", ", "):
+        found = re.finditer(pattern, line.text[: width + 1])
+        breaks = [m.end() for m in found if m.start() > len(INDENT)]
+        if breaks and line.text[breaks[-1] :].strip():
+            rest = Line(line.role, INDENT + line.text[breaks[-1] :])
+            return [Line(line.role, line.text[: breaks[-1]].rstrip()), *_fold(rest, width)]
+    return [line]
+
+
+def _cut(source: str, width: int) -> str:
+    """A line of source or of marks, its end left out where it is too long."""
+    if len(source) <= width:
+        return source
+    return f"{source[: width - 3].rstrip()}{'' if source.endswith('^') else '...'}"
+
+
+def read(text: str) -> list[Line]:
+    """The lines of a message that was told before, with what each of them is."""
+    return [Line(_role_of(line), line) for line in text.splitlines()]
+
+
+def _role_of(line: str) -> Role:
+    return next((role for role, pattern in _ROLES.items() if pattern.match(line)), "note")
+
+
+#: How the lines of each role begin, those that could be taken for another later.
+_ROLES: dict[Role, re.Pattern[str]] = {
+    "headline": re.compile(r"(error|warning)\[LS"),
+    "here": re.compile(r"  here |  first "),
+    "owner": re.compile("  owner "),
+    "site": re.compile("  object "),
+    "source": re.compile(r" {7}\| "),
+    "help": re.compile("  help:"),
+    "more": re.compile("  more:"),
+    "original": re.compile("  original:|  first:"),
+    "code": re.compile(" {12}"),
+}
+
+
+def refer_to(diagnosis: Diagnosis, told: str, width: int = WIDTH) -> list[Line]:
+    """The line for a mistake that was told in full elsewhere."""
+    used = diagnosis.used_at
+    here = f"; here {used.path}:{used.line}" if used else ""
+    words = f"{diagnosis.severity}[{diagnosis.code}]: the same as in {told}{here}"
+    return _fold(Line("headline", visible(words)), width)
 
 
 def headline(diagnosis: Diagnosis) -> str:
@@ -103,7 +161,9 @@ def _owner(diagnosis: Diagnosis) -> list[Line]:
     birth = subject.birth if subject else None
     if birth is not None and birth.place is not None:
         doing = _doing(birth.framework, birth.place)
-        return _site("owner", birth.place, "; ".join(filter(None, (doing, engine))))
+        rest = "; ".join(filter(None, (doing, engine)))
+        same = birth.place == diagnosis.used_at  # and its source stands above
+        return _site("owner", birth.place, rest, words="opened at ", source=not same)
     label = subject.label if subject else "object"
     tail = f"; {engine}" if engine else ""
     if subject is not None and subject.primitive:
@@ -127,14 +187,34 @@ def _sharing(diagnosis: Diagnosis) -> list[Line]:
     return lines
 
 
-def _site(label: Role | str, place: Place | None, rest: str) -> list[Line]:
-    where = place.short if place else "not recorded"
+def _site(
+    label: Role | str, place: Place | None, rest: str, words: str = "", *, source: bool = True
+) -> list[Line]:
+    """Where something happened, what more is known of it, and the line of source it is."""
+    where = f"{words}{place.short}" if place else "not recorded"
     role: Role = "owner" if label == "owner" else "here" if label == "here" else "site"
     text = f"  {label:<6} {where}"
-    if not rest:
-        return [Line(role, text)]
-    joiner = "; " if rest.startswith("engine") else ", "
-    return [Line(role, f"{text}{joiner}{rest}")]
+    if rest:
+        text += f"{'; ' if rest.startswith('engine') else ', '}{rest}"
+    return [Line(role, text), *(_source(place) if source else ())]
+
+
+def _source(place: Place | None) -> Iterator[Line]:
+    """The source line of a place, if its file can be read, and a mark under the expression.
+
+    As in tracebacks, nothing is marked where the expression is all of the line.
+    """
+    line = linecache.getline(place.file, place.line) if place is not None else ""
+    text = line.strip().expandtabs(1)
+    if place is None or not text:
+        return
+    yield Line("source", f"{SOURCE}{text}")
+    if place.columns is None or not line.isascii():
+        return
+    margin = len(line) - len(line.lstrip())
+    start, end = (min(column - margin, len(text)) for column in place.columns)
+    if 0 <= start < end and end - start < len(text):
+        yield Line("source", f"{SOURCE}{' ' * start}{'^' * (end - start)}")
 
 
 def _doing(framework: Mapping[str, str] | None, place: Place | None) -> str:
@@ -172,7 +252,7 @@ def _loop_line(role: Role, loop: LoopInfo, other: LoopInfo | None) -> Line:
         parts.append(f"{loop.started_by.path}:{loop.started_by.line}")
         if other is not None and other.started_by == loop.started_by and loop.run:
             parts.append(f"run {loop.run}")
-    else:
+    elif "notebook" not in loop.contexts:  # that starts its loop itself
         parts.append("starter not recorded")
     if loop.scope:
         parts.append(f"scope {loop.scope}")

@@ -26,13 +26,15 @@ ALLOWED: dict[str, frozenset[str]] = {
     "_wording": NOTHING,
     "program": NOTHING,
     "exceptions": NOTHING,
+    "_variables": frozenset({"_frames", "_safely"}),
+    "_screen": frozenset({"_safely", "exceptions"}),
     "_frames": frozenset({"model", "exceptions"}),
     "registry": frozenset({"model"}),
     "recognition": frozenset({"model"}),
     "diagnosis": frozenset({"model"}),
     "story": frozenset({"model", "_wording"}),
     "session": frozenset({"engines", "model", "registry"}),
-    "engines": frozenset({"model", "registry", "_frames", "_safely"}),
+    "engines": frozenset({"model", "registry", "_variables"}),
     "pool": frozenset({"_bell", "_loop_pool", "_sockets"}),
     "_loop_pool": frozenset({"_safely", "_sockets"}),
     "_bell": NOTHING,
@@ -50,6 +52,7 @@ ALLOWED: dict[str, frozenset[str]] = {
             "model",
             "registry",
             "_frames",
+            "_variables",
             "_wording",
             "holders",
             "incidents",
@@ -75,6 +78,8 @@ ALLOWED: dict[str, frozenset[str]] = {
             "model",
             "recognition",
             "registry",
+            "renderers",
+            "story",
         }
     ),
     "installation": ANY,
@@ -95,7 +100,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         }
     ),
     "_monitoring": frozenset({"_safely"}),
-    "hooks": frozenset({"model", "registry", "_safely"}),
+    "hooks": frozenset({"model", "registry", "_safely", "_screen"}),
     "causes": frozenset({"model"}),
     "contexts": frozenset({"model"}),
     "fixes": NOTHING,
@@ -108,7 +113,17 @@ ALLOWED: dict[str, frozenset[str]] = {
     ),
     "testing": frozenset({"installation", "model", "registry", "report", "crossings", "_sockets"}),
     "pytest_plugin": frozenset(
-        {"installation", "model", "report", "crossings", "testing", "explanation", "_safely"}
+        {
+            "installation",
+            "model",
+            "report",
+            "crossings",
+            "testing",
+            "explanation",
+            "story",
+            "renderers",
+            "_safely",
+        }
     ),
     "ipython": frozenset({"installation", "model", "report", "_safely"}),
     "cli": frozenset(

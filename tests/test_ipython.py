@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -31,9 +32,9 @@ CELLS = """
     thread = threading.Thread(target=in_a_thread)
     thread.start()
     thread.join()
-    ''')
+    ''', store_history=True)
     print("--- failing cell")
-    shell.run_cell("await ask()")
+    shell.run_cell("await ask()", store_history=True)
     print("--- ordinary mistake")
     shell.run_cell("1 / 0")
     print("--- unloaded")
@@ -53,6 +54,8 @@ def test_a_cell_that_fails_is_explained_where_its_traceback_is(run_program: RunP
     ordinary, unloaded = ordinary.split("--- unloaded")
     assert failing.count("error[LS101]") == 1, failing
     assert "in_a_thread()" in failing
+    assert re.search(r"^  here   In\[\d+\]:\d+ ask\(\)", failing, re.MULTILINE), failing
+    assert "loop B, IPython's own" in failing
     assert "attached to a different loop" in failing
     assert "ZeroDivisionError" in ordinary
     assert "LS" not in ordinary

@@ -17,7 +17,7 @@ from inner import Project
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import loopsentry
-from loopsentry import _safely, engines, installation
+from loopsentry import _safely, _variables, engines, installation
 from loopsentry.asgi import LoopSentryMiddleware
 from loopsentry.registry import MISTAKES_KEPT, Registry
 
@@ -330,19 +330,19 @@ def test_the_last_thousand_mistakes_are_remembered() -> None:
 def test_the_variable_of_an_engine_is_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Views of one engine share one search, and what was not found is not searched again."""
     searches: list[object] = []
-    search = engines._name_engine
+    search = _variables.find_variable
 
-    def follow(engine: Any) -> Any:
-        searches.append(engine)
-        return search(engine)
+    def follow(holds: Any, makers: frozenset[str]) -> Any:
+        searches.append(makers)
+        return search(holds, makers)
 
-    monkeypatch.setattr(engines, "_name_engine", follow)
+    monkeypatch.setattr(engines, "find_variable", follow)
     engine = create_async_engine("sqlite+aiosqlite://")
     registry = Registry()
     for number in range(20):
         view = engine.execution_options(number=number)
         assert engines.engine_of(view, registry) is not None
-    assert len(searches) == 1
+    assert len(searches) == len({"engine", "sessionmaker"})
 
 
 # robust -----------------------------------------------------------------------------------

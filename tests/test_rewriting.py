@@ -13,7 +13,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 import loopsentry
-from loopsentry import annotation, installation
+from loopsentry import installation
+from loopsentry.renderers import plain
 
 
 class OwnError(Exception):
@@ -167,7 +168,7 @@ def test_odd_characters_are_escaped(odd: str) -> None:
     diagnosis = loopsentry.diagnose(exc)
     assert diagnosis.original is not None
     assert diagnosis.original.message.isprintable()
-    for line in annotation.tell_plainly(diagnosis, verbose=True).splitlines():
+    for line in plain.render(diagnosis, verbose=True).splitlines():
         assert line.isprintable()
 
 

@@ -44,6 +44,7 @@ CHANGING = re.compile(
 )
 EXIT = re.compile(r"^(?:Exception ignored in|Task was destroyed)", re.MULTILINE)
 LINK = re.compile(r" \(Background on [^)]*\)")
+TOLD = re.compile(r" \[LS\d+\] .*")
 BROKEN = re.compile(r"INTERNALERROR|SystemError: AST constructor recursion depth")
 MAKES = re.compile(r"create_all|create (?:temp )?(?:table|function)", re.IGNORECASE)
 COUNTS = re.compile(r"\b(\d+) (passed|failed|errors?|skipped|xfailed)\b")
@@ -79,7 +80,7 @@ class Ended:
         if how == "pytest":
             return (self.returncode, *COUNTS.findall(self.stdout))
         # What the interpreter tells of its own end depends on when it collects what.
-        shown = LINK.sub("", EXIT.split(self.stderr)[0]).splitlines()
+        shown = TOLD.sub("", LINK.sub("", EXIT.split(self.stderr)[0])).splitlines()
         lines = [found[0] for line in shown if (found := TYPE_LINE.match(line))]
         # What a program that ends well prints of exceptions is its log, in which pools' are folded.
         texts = (self.stdout, *(lines[-1:] if self.returncode and not fork else ()))

@@ -1,4 +1,4 @@
-"""database work outside the asynchronous bridge
+"""database work where nothing awaits it
 
 This is not a loop mismatch. SQLAlchemy's asyncio layer runs database work inside a greenlet, so
 that ordinary code can wait for the driver. Here such work was started outside of it: a relation or
@@ -18,7 +18,7 @@ CAUSE = "missing-greenlet"
 
 
 def match(evidence: Evidence) -> Verdict | None:
-    """Match the library's own word; it is raised by the check for the bridge itself."""
+    """Match the library's own word; it is raised by the check for the greenlet itself."""
     if not evidence.has("missing-greenlet"):
         return None
     return Verdict(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from loopsentry._screen import colours
 from loopsentry.registry import Undo
 
 
@@ -21,12 +22,15 @@ def chain(module: Any, name: str, examine: Callable[..., object]) -> Undo:
         call ours for ever, ours only passes on.
     """
     previous = getattr(module, name)
+    # Another's hook may send the notes anywhere; the interpreter's own prints them.
+    own = previous is getattr(module, f"__{name}__", None)
     asked = [examine]
 
     def hook(*args: Any) -> None:
         for each in asked:
             each(*args)
-        previous(*args)
+        with colours(_exception_in(args) if own and asked else None):
+            previous(*args)
 
     def undo() -> None:
         asked.clear()
@@ -35,3 +39,8 @@ def chain(module: Any, name: str, examine: Callable[..., object]) -> Undo:
 
     setattr(module, name, hook)
     return undo
+
+
+def _exception_in(args: tuple[Any, ...]) -> Any:
+    """The exception among a hook's arguments: `(type, exception, traceback)`, or one record."""
+    return args[1] if len(args) > 1 else getattr(args[0], "exc_value", None)

@@ -21,6 +21,7 @@ from loopsentry._frames import (
     first_argument,
     is_loop,
     module_of,
+    site_of,
     user_place,
     variables_in,
     walk_live,
@@ -120,5 +121,5 @@ def _coroutine_of(sites: list[Site]) -> list[Site]:
         )
         coroutine = found.get_coro() if issubclass(type(found), asyncio.Task) else found
         if type(coroutine) is CoroutineType and coroutine.cr_frame is not None:
-            return [Site(coroutine.cr_frame, coroutine.cr_frame.f_lineno)]
+            return [site_of(coroutine.cr_frame)]
     return []

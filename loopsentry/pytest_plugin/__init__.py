@@ -234,7 +234,25 @@ class Counting:
         """Count what a worker of pytest-xdist was told after its last test."""
         self.count(AFTERWARDS, getattr(node, "workeroutput", {}).get("loopsentry"))
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_terminal_summary(
+        self, terminalreporter: pytest.TerminalReporter
+    ) -> Generator[None, None, None]:
+        """Show stories in colour on a terminal, and name causes in the short summary."""
+        if self.tally is None:
+            return (yield)
+        from .sections import in_colour, named
+
+        stats = terminalreporter.stats
+        reports = [*stats.get("failed", ()), *stats.get("error", ())]
+        with (
+            in_colour(reports if terminalreporter.hasmarkup else ()),
+            named(reports),
+        ):
+            return (yield)
+
+    @pytest.hookimpl(specname="pytest_terminal_summary")
+    def pytest_terminal_summary_tally(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Count the mistakes by cause, with the first test of each."""
         if self.tally is not None:
             terminalreporter.section("loopsentry")

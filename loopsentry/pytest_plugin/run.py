@@ -16,9 +16,10 @@ import pytest
 from loopsentry._safely import safely
 from loopsentry.installation import Installation, current, install, switched_off, uninstall
 from loopsentry.model import Clue, Diagnosis
+from loopsentry.story import WIDEST, WIDTH
 
 from .actors import Actor, Role, fixture_actor, place_of, test_actor
-from .sections import add_section, diagnosis_on, without_notes
+from .sections import add_section, diagnosis_on, refer, without_notes
 from .settings import fail_on
 from .tally import Told, brief
 
@@ -71,6 +72,7 @@ class Run:
         self.blamed: Actor | None = None
         self.scopes: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
         self.shared: list[tuple[Any, str]] = []
+        self.told_in: dict[tuple[object, ...], str] = {}
         self.watch: Watch | None = None
         self._followed = ExitStack()
         self.follow(installation)
@@ -256,7 +258,8 @@ class Run:
     def _add_to(self, report: pytest.TestReport, diagnosis: Diagnosis | None) -> None:
         self._look_ahead()
         if diagnosis is not None and report.failed:
-            add_section(report, self.installation.examiner.render(diagnosis))
+            add_section(report, self._tell(diagnosis, report.nodeid))
+            report.loopsentry_cause = f"{diagnosis.code} {diagnosis.cause}"  # type: ignore[attr-defined]
             self.heard.append(diagnosis)
         elif report.failed:
             self._add_swallowed(report)
@@ -265,6 +268,30 @@ class Run:
         told = {entry["id"]: entry for entry in self.take_told()}
         if told:
             report.loopsentry = list(told.values())  # type: ignore[attr-defined]
+
+    def _tell(self, diagnosis: Diagnosis, test: str) -> str:
+        """A story in full the first time; where other tests tell the same one, which it was."""
+        examiner, fix = self.installation.examiner, next(iter(diagnosis.fixes), None)
+        engine, subject = diagnosis.engine, diagnosis.object
+        kin = (
+            diagnosis.code,
+            diagnosis.title,
+            diagnosis.certainty,
+            engine and (engine.url, engine.variable),
+            subject and subject.label,
+            fix and (fix.id, fix.snippet),
+        )
+        first = self.told_in.setdefault(kin, test)
+        width = self._width()
+        if first != test and diagnosis.fixes and not examiner.options.verbose:
+            return refer(diagnosis, first, width)
+        return examiner.render(diagnosis, width=width, beside=True)
+
+    def _width(self) -> int:
+        """Columns of the terminal that shows the reports, where one does."""
+        writer = self.config.get_terminal_writer()
+        worker = hasattr(self.config, "workerinput")
+        return min(writer.fullwidth, WIDEST) if writer.hasmarkup and not worker else WIDTH
 
     def _add_swallowed(self, report: pytest.TestReport) -> None:
         """Add what was diagnosed while the test ran: the application may have caught it."""
@@ -322,7 +349,7 @@ class Run:
         diagnosis = self._examine(exc) if exc is not None else None
         told = self.take_told()
         if diagnosis is not None:
-            add_section(report, self.installation.examiner.render(diagnosis))
+            add_section(report, self._tell(diagnosis, report.nodeid))
             told = [brief(diagnosis), *told]
         if told:
             report.loopsentry = told  # type: ignore[attr-defined]

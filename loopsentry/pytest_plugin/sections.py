@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 
 from loopsentry.model import Diagnosis
+from loopsentry.story import refer_to
 
 NAME = "loopsentry"
 _SEEN = 100
@@ -25,6 +27,50 @@ def add_section(report: pytest.TestReport | pytest.CollectReport, text: str) -> 
         longrepr.addsection(NAME, text)
     else:
         report.sections.append((NAME, text))
+
+
+def refer(diagnosis: Diagnosis, first: str, width: int) -> str:
+    """One line for a mistake that an earlier test has told in full."""
+    return "\n".join(line.text for line in refer_to(diagnosis, first, width))
+
+
+@contextmanager
+def in_colour(reports: Iterable[pytest.TestReport | pytest.CollectReport]) -> Iterator[None]:
+    """Colour the sections of reports, and name their causes, while a terminal shows them.
+
+    What other plugins read before and after stays as it was.
+    """
+    from loopsentry.renderers.terminal import colour
+
+    undone: list[Callable[[], None]] = []
+    for report in reports:
+        holder = getattr(report.longrepr, "sections", None) or report.sections
+        for at, section in enumerate(holder):
+            if section[0] == NAME:
+                holder[at] = (NAME, colour(section[1]), *section[2:])
+                undone.append(partial(holder.__setitem__, at, section))
+    try:
+        yield
+    finally:
+        for undo in undone:
+            undo()
+
+
+@contextmanager
+def named(reports: Iterable[Any]) -> Iterator[None]:
+    """Put the cause before the message in pytest's short summary, while that is written."""
+    renamed: list[tuple[Any, str]] = []
+    for report in reports:
+        cause = getattr(report, "loopsentry_cause", None)
+        crash = getattr(report.longrepr, "reprcrash", None)
+        if cause and crash is not None:
+            renamed.append((crash, crash.message))
+            crash.message = f"{cause}: {crash.message}"
+    try:
+        yield
+    finally:
+        for crash, message in renamed:
+            crash.message = message
 
 
 @contextmanager

@@ -62,7 +62,9 @@ def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def _place(place: Place | None) -> dict[str, Any] | None:
-    return None if place is None else asdict(place)
+    if place is None:
+        return None
+    return {"file": place.file, "line": place.line, "function": place.function}
 
 
 def _loop(loop: LoopInfo | None) -> dict[str, Any] | None:
@@ -70,6 +72,7 @@ def _loop(loop: LoopInfo | None) -> dict[str, Any] | None:
         return None
     record = asdict(loop)
     del record["contexts"], record["followed"]
+    record["started_by"] = _place(loop.started_by)
     return record
 
 

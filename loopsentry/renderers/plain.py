@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from loopsentry.model import Diagnosis
-from loopsentry.story import tell
+from loopsentry.story import WIDTH, tell
 
 
-def render(diagnosis: Diagnosis, *, verbose: bool = False) -> str:
+def render(
+    diagnosis: Diagnosis, *, verbose: bool = False, width: int = WIDTH, beside: bool = False
+) -> str:
     """Render the message; paths, codes and labels are never broken.
 
     Text of others (the original message, names) that is not ASCII is escaped, so that any
     terminal and any log file can hold it.
     """
-    text = "\n".join(line.text for line in tell(diagnosis, verbose=verbose))
+    lines = tell(diagnosis, verbose=verbose, width=width, beside=beside)
+    text = "\n".join(line.text for line in lines)
     return text.encode("ascii", "backslashreplace").decode("ascii")

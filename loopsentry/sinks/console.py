@@ -29,7 +29,9 @@ class Console:
 
             from loopsentry.renderers import terminal
 
-            RichConsole(stderr=True).print(terminal.render(diagnosis), soft_wrap=True)
+            console = RichConsole(stderr=True, highlight=False)
+            text = terminal.render_for(console, diagnosis, verbose=False, beside=False)
+            sys.stderr.write(text + "\n")
         else:
             sys.stderr.write(plain.render(diagnosis) + "\n")
             sys.stderr.flush()

@@ -1,0 +1,79 @@
+"""The reader's own name for an object: the global variable of a module of theirs that holds it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+from ._frames import is_user_file
+from ._safely import safely
+
+#: How long the user's modules may be searched for one object.
+SEARCH_SECONDS = 0.02
+
+#: A variable, and the file of its module.
+Found = tuple[str, str | None]
+
+
+def find_variable(
+    holds: Callable[[Any], bool], makers: frozenset[str] = frozenset()
+) -> Found | None:
+    """Find the global variable that holds an object, in the user's modules, one level deep.
+
+    Where several modules have it, the others import it from the one that can make such objects.
+
+    Args:
+        holds: whether a value is the object.
+        makers: names of what makes such objects.
+
+    Returns:
+        The variable, as `name` or `name.attribute`, and its module's file; None if there is none,
+        or too much to search.
+    """
+    found: Found | None = safely(_find)(holds, makers)
+    return found
+
+
+def _find(holds: Callable[[Any], bool], makers: frozenset[str]) -> Found | None:
+    found: list[tuple[int, str, str | None]] = []
+    deadline = perf_counter() + SEARCH_SECONDS
+    for name, module in list(sys.modules.items()):
+        names = _attributes_of(module)
+        if not _is_own(names) and name != "__main__":
+            continue
+        if perf_counter() > deadline:
+            break
+        variable = _variable_in(names, holds)
+        if variable is not None:
+            made_here = not makers.isdisjoint(names)
+            found.append((2 * made_here + (name != "__main__"), variable, names.get("__file__")))
+    found.sort(key=lambda each: -each[0])
+    return found[0][1:] if found else None
+
+
+def _variable_in(names: dict[str, Any], holds: Callable[[Any], bool]) -> str | None:
+    for variable, value in list(names.items()):
+        if holds(value):
+            return variable
+        if _is_own(_attributes_of(sys.modules.get(type(value).__module__))):
+            for attribute, inner in list(_attributes_of(value).items()):
+                if holds(inner):
+                    return f"{variable}.{attribute}"
+    return None
+
+
+def _attributes_of(target: Any) -> dict[str, Any]:
+    """An object's own attributes, without running a `__getattr__` of it: modules may be lazy."""
+    try:
+        attributes = object.__getattribute__(target, "__dict__")
+    except AttributeError:
+        return {}
+    return attributes if type(attributes) is dict else {}
+
+
+def _is_own(names: dict[str, Any]) -> bool:
+    """Whether these are the names of one of the user's own modules."""
+    file = names.get("__file__")
+    return isinstance(file, str) and is_user_file(file)
