@@ -152,7 +152,7 @@ def paint(note: Any, *, verbose: bool = False) -> str | None:
     from .renderers import terminal
 
     console = Console(stderr=True, highlight=False)
-    if console.legacy_windows or not console.is_terminal:
+    if console.legacy_windows or console.no_color or not console.is_terminal:
         return None
     return terminal.render_for(console, note.diagnosis, verbose=verbose, beside=True)
 

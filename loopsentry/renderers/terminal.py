@@ -47,7 +47,9 @@ def render_for(console: Console, diagnosis: Diagnosis, *, verbose: bool, beside:
 def colour(plain: str) -> str:
     """Put a plain message, or several, in the colours that every terminal has."""
     shown = io.StringIO()
-    console = Console(file=shown, force_terminal=True, color_system="standard", highlight=False)
+    console = Console(
+        file=shown, force_terminal=True, color_system="standard", highlight=False, no_color=False
+    )
     console.print(_join([_line(line) for line in read(plain)]), soft_wrap=True)
     return shown.getvalue().rstrip("\n")
 
