@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,6 +16,8 @@ from . import __version__
 from ._safely import safely
 
 Program = Callable[[], None]
+#: How long a loop may stand still under `loopsentry run` before it is looked at.
+WATCHED_SECONDS = 5.0
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -56,9 +59,9 @@ def run(context: click.Context, command: tuple[str, ...]) -> Program:
 
 def _run(how: str, target: str, arguments: Sequence[str]) -> None:
     from . import program
-    from .installation import install
+    from .installation import WATCH, install
 
-    install()
+    install(watch=None if WATCH in os.environ else WATCHED_SECONDS)
     try:
         getattr(program, how)(target, arguments)
     except program.ProgramError as exc:

@@ -163,6 +163,8 @@ def diagnose(
         notes=verdict.notes,
         fixes=choose_fixes(evidence, cause.name, remedies),
         original=evidence.original,
+        waits=evidence.hang.waits if evidence.hang is not None else (),
+        holders=evidence.holders,
     )
 
 

@@ -25,6 +25,7 @@ from .model import (
     Evidence,
     Face,
     FirstFailure,
+    Hang,
     ObjectKind,
     Operation,
     Original,
@@ -186,6 +187,23 @@ class Collector:
             original=_original(incident.complaint.symptom),
         )
         return Case(evidence, incident.complaint, units)
+
+    def collect_hang(self, loop: Any, hang: Hang, sites: list[Site]) -> Evidence:
+        """Gather what is known of a loop that stands still, from the stack of its thread."""
+        record = self.registry.meet(loop, lambda: _frames.describe_all(_frames.thread_of(loop)))
+        recognised = self.recognise(_frames.describe_all(sites))
+        current = role_b(record, None)
+        first = hang.waits[0]
+        return Evidence(
+            symptoms=(),
+            current=replace(current, thread=first.thread) if current is not None else None,
+            used_at=first.place,
+            stack=_frames.user_stack(sites),
+            task=first.task,
+            contexts=contexts_of(recognised, record, None, forked=False),
+            followed=followed_by(recognised, record),
+            hang=hang,
+        )
 
     def _first_failure(self, birth: Birth | None, units: Iterable[Any]) -> FirstFailure | None:
         known = self.registry.failures.get(birth.serial) if birth is not None else None

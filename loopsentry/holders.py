@@ -54,7 +54,7 @@ def search_tasks(loop: asyncio.AbstractEventLoop, aliases: set[int]) -> Operatio
             return None
         if task is mine:
             continue
-        sites = list(_sites_of(task))
+        sites = list(sites_of(task))
         if not _hold(sites, aliases):
             continue
         place = _frames.user_place(reversed(sites)) or _place_of_call(task, sites[0])
@@ -83,7 +83,7 @@ def place_waiting_for(task: asyncio.Task[Any] | None) -> Place | None:
         task = _waiting_for(task) if task is not None else None
         if task is None:
             break
-        place = _frames.user_place(reversed(list(_sites_of(task))))
+        place = _frames.user_place(reversed(list(sites_of(task))))
         if place is not None:
             return place
     return None
@@ -165,7 +165,7 @@ def _hold(sites: list[Site], aliases: set[int]) -> bool:
     return False
 
 
-def _sites_of(task: asyncio.Task[Any]) -> Iterator[Site]:
+def sites_of(task: asyncio.Task[Any]) -> Iterator[Site]:
     """The frames of a suspended task from the outermost inwards, across the greenlet bridge.
 
     SQLAlchemy's `greenlet_spawn` keeps the switched-out greenlet in its local `context`

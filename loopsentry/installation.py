@@ -20,10 +20,13 @@ from .model import Diagnosis
 from .recognition import Recogniser
 from .registry import Registry
 from .report import Examiner, Options, Sink
+from .watchdog import Watchdog
 
 logger = logging.getLogger("loopsentry")
 
 MODES = ("annotate", "raise", "reconnect")
+#: Whether starts of loops are heard of (sys.monitoring); before, the watch begins at once.
+STARTS_HEARD = sys.version_info >= (3, 12)
 
 
 class Installation:
@@ -38,6 +41,7 @@ class Installation:
         self.examiner.options = options
         self.examiner.subscribers = _subscribers
         self._attached = ExitStack()
+        self.watchdog: Watchdog | None = None
         self.live = True
 
     def attach(self, environment: Mapping[str, str]) -> None:
@@ -77,6 +81,26 @@ class Installation:
         """Take new options, also for engines that exist already."""
         self.examiner.options = options
         self.registry.set_mode(options.on_mismatch)
+        self._watch(options.watch)
+
+    def _watch(self, seconds: float) -> None:
+        """Watch for loops that stand still, from the first loop's start on where that is heard."""
+        if self.watchdog is not None and self.watchdog.seconds == seconds:
+            return
+        if self.watchdog is not None:
+            self.watchdog.stop()
+            self.watchdog = None
+        if not seconds:
+            return
+        dog = self.watchdog = Watchdog(seconds, self.examiner.report_hang)
+        self._attached.callback(dog.stop)
+        self._attached.callback(self.registry.on_start(lambda _loop: self._wake(dog)))
+        if not STARTS_HEARD:
+            dog.start()
+
+    def _wake(self, dog: Watchdog) -> None:
+        if dog is self.watchdog:
+            dog.start()
 
     def detach(self) -> None:
         """Undo everything, the last first; what cannot be undone does not keep the rest."""
@@ -124,6 +148,7 @@ def install(
     rewrite_message: bool = True,
     evict: bool = False,
     verbose: bool | None = None,
+    watch: float | None = None,
 ) -> Handle:
     """Watch every async engine of this process, and explain failures that cross event loops.
 
@@ -145,12 +170,14 @@ def install(
             at its next checkout. Without it, its later uses fail as they would without loopsentry,
             each explained by the first failure.
         verbose: whether messages tell everything known (also `LOOPSENTRY_VERBOSE=1`).
+        watch: seconds that an event loop may stand still before a thread looks what it waits for,
+            and tells what can be proven (also `LOOPSENTRY_WATCH`; 0, the default, for no watch).
 
     Returns:
         A handle that may be used as a context manager; leaving it calls `uninstall()`.
 
     Raises:
-        ValueError: for a mode that does not exist.
+        ValueError: for a mode that does not exist, or a negative number of seconds.
     """
     if switched_off():
         return Handle()
@@ -159,6 +186,7 @@ def install(
         rewrite_message=rewrite_message,
         evict=evict,
         verbose=os.environ.get("LOOPSENTRY_VERBOSE") == "1" if verbose is None else verbose,
+        watch=_seconds(watch),
     )
     with _composing:
         if _installed:
@@ -189,6 +217,7 @@ def watch(engine: Any) -> None:
     registry.engine_places[engine] = _frames.user_place(_frames.walk_live(sys._getframe(1)))
 
 
+WATCH = "LOOPSENTRY_WATCH"
 _watched: list[bool] = []
 
 
@@ -199,8 +228,26 @@ def _watch_forks() -> None:
     start a collection that the program alone would have had later or never.
     """
     if not _watched and hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=safely(_keep_inherited))
+        os.register_at_fork(
+            before=safely(_stop_watching),
+            after_in_parent=safely(_watch_again),
+            after_in_child=safely(_keep_inherited),
+        )
         _watched.append(True)
+
+
+def _stop_watching() -> None:
+    """CPython warns of forks of processes with threads, also of ours."""
+    for installation in _installed:
+        if installation.watchdog is not None:
+            installation.watchdog.stop()
+
+
+def _watch_again() -> None:
+    # Where CPython warns (since 3.12) it looks after this: the next loop's start begins it again.
+    for installation in _installed:
+        if installation.watchdog is not None and not STARTS_HEARD:
+            installation.watchdog.start()
 
 
 def _keep_inherited() -> None:
@@ -208,6 +255,8 @@ def _keep_inherited() -> None:
     _composing = threading.RLock()
     for installation in _installed:
         keep(*installation.registry.births)
+        if installation.watchdog is not None and not STARTS_HEARD:
+            installation.watchdog.start()
 
 
 def uninstall() -> None:
@@ -231,6 +280,21 @@ def _mode(asked: str | None) -> str:
         )
         return "annotate"
     return named
+
+
+def _seconds(asked: float | None) -> float:
+    if asked is not None:
+        if not 0 <= asked < float("inf"):
+            raise ValueError(f"watch={asked!r} is no number of seconds; 0 means no watch")
+        return float(asked)
+    if _installed and WATCH not in os.environ:
+        return _installed[0].examiner.options.watch
+    named = os.environ.get(WATCH, "0")
+    try:
+        return _seconds(0.0 if named.lower() in ("off", "no", "false") else float(named))
+    except ValueError:
+        logger.warning("%s=%s is no number of seconds; nothing is watched", WATCH, named)
+        return 0.0
 
 
 def _warn_of_namesake() -> None:

@@ -367,6 +367,64 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """One who waits while an event loop stands still.
+
+    Attributes:
+        task: the task's name, None where a thread waits.
+        thread: name of the thread.
+        place: the user's line, None where there is none.
+        awaits: what for, in words.
+        seconds: for how long that has been seen.
+    """
+
+    task: str | None = None
+    thread: str = ""
+    place: Place | None = None
+    awaits: str
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """One who has a connection of a pool.
+
+    Attributes:
+        label: what holds it, as "AsyncSession", or "nothing alive".
+        task: the task's name, if one is known.
+        place: the user's line that has it in hand, if one is known.
+        opened_at: where the connection was opened.
+        seconds: for how long it has been out, None where that is not known.
+    """
+
+    label: str
+    task: str | None = None
+    place: Place | None = None
+    opened_at: Place | None = None
+    seconds: float | None = None
+
+
+HangKind = Literal["lost-wakeup", "self-deadlock", "unfinished-cancellation"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hang:
+    """Why an event loop stands still.
+
+    Attributes:
+        kind: the name of its cause.
+        certainty: how sure.
+        waits: who waits for what, the blocked one first.
+        blocking: whether the loop's own thread is blocked.
+    """
+
+    kind: HangKind
+    certainty: Certainty
+    waits: tuple[Wait, ...]
+    blocking: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FirstFailure:
     """The first failure that left an object unusable; what comes later is its echo.
 
@@ -447,6 +505,8 @@ class Evidence:
         pid: this process.
         facts: what was found, in words.
         original: the exception in its library's words.
+        hang: why the loop stands still, where nothing was raised.
+        holders: who has the connections of a pool that has none left.
     """
 
     symptoms: tuple[Symptom, ...]
@@ -478,6 +538,8 @@ class Evidence:
     pid: int = field(default_factory=os.getpid)
     facts: tuple[str, ...] = ()
     original: Original | None = None
+    hang: Hang | None = None
+    holders: tuple[Holder, ...] = ()
 
     def has(self, *kinds: SymptomKind) -> bool:
         """Whether one of these complaints is in the tree."""
@@ -522,6 +584,8 @@ class Evidence:
             "owner-running": owner is not None and owner.state == "running",
             "collected": self.collected,
             "client": self.subject is not None and self.subject.kind == "client",
+            "blocking": self.hang is not None and self.hang.blocking,
+            "starved": self.hang is not None and not self.hang.blocking,
         }
         found = {name for name, holds in told.items() if holds}
         found.update(self.engine.settings if self.engine is not None else ())
@@ -626,6 +690,8 @@ class Diagnosis:
         notes: those facts that the message tells.
         fixes: cures, best first.
         original: the exception in its library's words.
+        waits: who waits for what, where a loop stands still, the blocked one first.
+        holders: who has the connections of a pool that has none left.
     """
 
     id: str
@@ -658,6 +724,8 @@ class Diagnosis:
     notes: tuple[str, ...] = ()
     fixes: tuple[Fix, ...] = ()
     original: Original | None = None
+    waits: tuple[Wait, ...] = ()
+    holders: tuple[Holder, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

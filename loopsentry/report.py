@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from ._frames import Site
 from ._safely import complain
 from .annotation import annotate, shown_before, told_elsewhere, told_on
 from .catalog import Shelves
 from .diagnosis import diagnose, gravity
 from .evidence import Case, Collector
-from .model import Clue, Diagnosis, EngineInfo, Evidence
+from .model import Clue, Diagnosis, EngineInfo, Evidence, Hang
 from .recognition import Recogniser
 from .registry import Registry
 from .renderers import plain
@@ -35,12 +36,14 @@ class Options:
         evict: whether a connection that was left unusable is ended, and replaced at its next
             checkout.
         verbose: whether messages tell everything that is known.
+        watch: seconds that a loop may stand still before that is looked into; 0 for no watch.
     """
 
     on_mismatch: str = "annotate"
     rewrite_message: bool = True
     evict: bool = False
     verbose: bool = False
+    watch: float = 0.0
 
 
 class Examiner:
@@ -131,6 +134,18 @@ class Examiner:
     def announce(self, diagnosis: Diagnosis) -> None:
         """Tell the sinks and subscribers of what has no exception, and is shown elsewhere."""
         self._tell(diagnosis, shown=True)
+
+    def report_hang(self, loop: Any, hang: Hang, sites: list[Site]) -> None:
+        """Tell why a loop stands still, from another thread.
+
+        Args:
+            loop: the loop.
+            hang: what was seen.
+            sites: the stack of the loop's thread, the innermost first.
+        """
+        diagnosis = self.judge(self.collector.collect_hang(loop, hang, sites))
+        if diagnosis is not None:
+            self._tell(diagnosis, shown=False)
 
     def mark(self, exc: Exception, diagnosis: Diagnosis) -> None:
         """Write a diagnosis on an exception that is told for it."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ._wording import visible
-from .model import Diagnosis, EngineInfo, LoopInfo, Original, Place
+from .model import Diagnosis, EngineInfo, LoopInfo, Original, Place, Wait
 
 Role = Literal[
     "headline", "here", "owner", "site", "source", "note", "help", "code", "more", "original"
@@ -21,6 +21,7 @@ WIDTH = 80
 WIDEST = 100
 SOURCE = " " * 7 + "| "
 FIXES_SHOWN = 2
+WAITS_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ def tell(
     lines = [Line("headline", f"{diagnosis.severity}[{diagnosis.code}]: {diagnosis.title}")]
     if diagnosis.certainty == "undetermined":
         lines += [Line("note", f"  note: {fact}") for fact in diagnosis.facts]
+    elif diagnosis.waits:
+        lines += _waiting(diagnosis)
     elif _one_loop(diagnosis):
         lines += _sharing(diagnosis)
     else:
@@ -104,7 +107,7 @@ def _role_of(line: str) -> Role:
 #: How the lines of each role begin, those that could be taken for another later.
 _ROLES: dict[Role, re.Pattern[str]] = {
     "headline": re.compile(r"(error|warning)\[LS"),
-    "here": re.compile(r"  here |  first "),
+    "here": re.compile(r"  here |  first |  waits "),
     "owner": re.compile("  owner "),
     "site": re.compile("  object "),
     "source": re.compile(r" {7}\| "),
@@ -185,6 +188,24 @@ def _sharing(diagnosis: Diagnosis) -> list[Line]:
         where = f", opened at {birth.place.short}" if birth and birth.place else ""
         lines.append(Line("site", f"  object {diagnosis.object.label}{where}"))
     return lines
+
+
+def _waiting(diagnosis: Diagnosis) -> list[Line]:
+    """Who waits for what, the blocked one first."""
+    first, *others = diagnosis.waits
+    lines = _site("here", first.place, _wait(first))
+    if diagnosis.current_loop is not None:
+        lines.append(_loop_line("here", diagnosis.current_loop, None))
+    for other in others[:WAITS_SHOWN]:
+        lines += _site("waits", other.place, _wait(other))
+    if len(others) > WAITS_SHOWN:
+        lines.append(Line("site", f"{INDENT}and {len(others) - WAITS_SHOWN} more"))
+    return lines
+
+
+def _wait(wait: Wait) -> str:
+    who = wait.task or f"thread {wait.thread}"
+    return f"{who}; waits for {wait.awaits}, {wait.seconds:.1f} s"
 
 
 def _site(

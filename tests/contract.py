@@ -17,6 +17,9 @@ CAUSES = {
     "LS401": "missing-greenlet",
     "LS402": "nested-run",
     "LS501": "server-disconnect",
+    "LS601": "lost-wakeup",
+    "LS602": "self-deadlock",
+    "LS603": "unfinished-cancellation",
 }
 CONTEXTS = {
     "asyncio-run",
@@ -56,6 +59,8 @@ FIXES = {
     "eager-load",
     "await-instead",
     "retry-connection",
+    "wake-threadsafe",
+    "own-executor",
     "client-per-loop",
     "refresh-attributes",
     "sync-driver",
@@ -80,4 +85,6 @@ CONDITIONS = {
     "server-generated",
     "synchronous-engine",
     "hook",
+    "starved",
+    "blocking",
 }

@@ -80,6 +80,7 @@ ALLOWED: dict[str, frozenset[str]] = {
             "registry",
             "renderers",
             "story",
+            "_frames",
         }
     ),
     "installation": ANY,
@@ -101,6 +102,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     ),
     "_monitoring": frozenset({"_safely"}),
     "hooks": frozenset({"model", "registry", "_safely", "_screen"}),
+    "hangs": frozenset({"exceptions", "holders", "model", "_frames"}),
+    "watchdog": frozenset({"hangs", "model", "_frames", "_safely"}),
     "causes": frozenset({"model"}),
     "contexts": frozenset({"model"}),
     "fixes": NOTHING,

@@ -15,6 +15,8 @@ from loopsentry.diagnosis import judge
 from loopsentry.model import (
     Birth,
     Evidence,
+    Hang,
+    HangKind,
     LoopInfo,
     ObjectKind,
     Operation,
@@ -24,6 +26,7 @@ from loopsentry.model import (
     Subject,
     Symptom,
     SymptomKind,
+    Wait,
 )
 
 CAUSES = catalog.load_causes()
@@ -73,6 +76,14 @@ CLIENT = Subject(kind="client", label="httpx client")
 FOREIGN = replace(CONNECTION, birth=replace(BORN, pid=os.getpid() + 1))
 
 #: Evidence, and what has to be said of it: the code and how sure it is.
+
+
+def hanging(kind: HangKind) -> Evidence:
+    """A loop that stands still."""
+    waits = (Wait(task="Task-1", awaits="something"),)
+    return Evidence(symptoms=(), hang=Hang(kind=kind, certainty="proven", waits=waits))
+
+
 TABLE: dict[str, tuple[Evidence, str | None, str]] = {
     "foreign loop, owner closed": (crossed("foreign-loop"), "LS101", "proven"),
     "busy, owner closed": (crossed("busy"), "LS101", "proven"),
@@ -117,6 +128,9 @@ TABLE: dict[str, tuple[Evidence, str | None, str]] = {
     "no greenlet": (shared("missing-greenlet"), "LS401", "proven"),
     "a loop in a loop": (Evidence(symptoms=said("nested-run")), "LS402", "likely"),
     "hung up": (shared("disconnected", closed=True), "LS501", "proven"),
+    "asleep": (hanging("lost-wakeup"), "LS601", "proven"),
+    "blocked": (hanging("self-deadlock"), "LS602", "proven"),
+    "cancelled in vain": (hanging("unfinished-cancellation"), "LS603", "proven"),
     "busy, and nothing more": (shared("busy"), "LS000", "undetermined"),
     "busy, and no object": (Evidence(symptoms=said("busy")), "LS000", "undetermined"),
     "hung up, of nobody knows whom": (Evidence(symptoms=said("disconnected")), None, ""),

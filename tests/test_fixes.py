@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 FIXES = catalog.load_fixes()
 CODES = {cause.name: cause.code for cause in catalog.load_causes()}
 
+#: How soon a loop that stands still is looked at.
+WATCHED = {"LOOPSENTRY_WATCH": "1"}
 every_fix = pytest.mark.parametrize("fix", FIXES, ids=lambda fix: fix.id)
 every_example = pytest.mark.parametrize(
     ("fix", "example"),
@@ -38,7 +40,7 @@ def test_broken_program_fails_with_exactly_its_code(
     """The broken program is diagnosed, and with nothing but the cause that it is to show."""
     _need_libraries(example.broken)
     cause = example.cause
-    ended = run_program(example.broken)
+    ended = run_program(example.broken, env=WATCHED)
     told = {(record["code"], record["cause"]) for record in ended.records}
     assert told == {(CODES[cause], cause)}, ended.output
     assert CODES[cause] in ended.output
@@ -50,7 +52,7 @@ def test_broken_program_fails_with_exactly_its_code(
 def test_fixed_program_is_silent(fix: Remedy, example: Example, run_program: RunProgram) -> None:
     """The cured program ends well under loopsentry, and nothing at all is reported."""
     _need_libraries(example.fixed)
-    ended = run_program(example.fixed)
+    ended = run_program(example.fixed, env=WATCHED)
     assert (ended.returncode, ended.records) == (0, []), (fix.id, ended.output)
     assert not re.search(r"\bLS\d{3}\b", ended.output)
 

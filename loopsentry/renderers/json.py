@@ -10,11 +10,13 @@ from loopsentry.model import (
     Diagnosis,
     EngineInfo,
     FirstFailure,
+    Holder,
     LoopInfo,
     Operation,
     Original,
     Place,
     Subject,
+    Wait,
 )
 
 SCHEMA = 1
@@ -55,6 +57,8 @@ def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
         "first_failure": _failure(diagnosis.first_failure),
         "data": diagnosis.data,
         "action": diagnosis.action,
+        "waits": [_wait(wait) for wait in diagnosis.waits],
+        "holders": [_holder(holder) for holder in diagnosis.holders],
         "facts": list(diagnosis.facts),
         "fixes": [asdict(fix) for fix in diagnosis.fixes],
         "original": _original(diagnosis.original),
@@ -65,6 +69,26 @@ def _place(place: Place | None) -> dict[str, Any] | None:
     if place is None:
         return None
     return {"file": place.file, "line": place.line, "function": place.function}
+
+
+def _wait(wait: Wait) -> dict[str, Any]:
+    return {
+        "task": wait.task,
+        "thread": wait.thread,
+        "place": _place(wait.place),
+        "for": wait.awaits,
+        "seconds": round(wait.seconds, 3),
+    }
+
+
+def _holder(holder: Holder) -> dict[str, Any]:
+    return {
+        "label": holder.label,
+        "task": holder.task,
+        "place": _place(holder.place),
+        "opened_at": _place(holder.opened_at),
+        "seconds": None if holder.seconds is None else round(holder.seconds, 3),
+    }
 
 
 def _loop(loop: LoopInfo | None) -> dict[str, Any] | None:

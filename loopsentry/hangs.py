@@ -1,0 +1,398 @@
+"""Who waits for what when an event loop stands still: read from outside, never asked of the loop.
+
+Nothing is held, called or changed. What is said here holds because of what was seen more than once,
+by the identity of the objects themselves: a number or an `id()` comes back in a busy program.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import dis
+import gc
+import sys
+import threading
+from asyncio import runners
+from collections.abc import Iterable, Iterator
+from concurrent.futures import _base as futures_base
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import FrameType, FunctionType
+from typing import Any
+
+from . import _frames
+from ._frames import first_argument, user_place, variables_in, walk_back
+from .exceptions import is_a
+from .holders import sites_of
+from .model import Certainty, Hang, Place, Wait
+
+FRAMES_SEEN = 200
+
+_RUN_FOREVER = asyncio.BaseEventLoop.run_forever.__code__
+_RUNNER = asyncio.Runner.run.__code__
+_CANCEL_ALL = vars(runners)["_cancel_all_tasks"].__code__
+_RESULT = {futures_base.Future.result.__code__, futures_base.Future.exception.__code__}
+_JOIN = threading.Thread.join.__code__
+_SELECTORS = ("selectors", "asyncio.windows_events", "asyncio.proactor_events")
+
+
+@dataclass(slots=True)
+class Standstill:
+    """A thread in which an event loop stands still, and what was seen there first.
+
+    Attributes:
+        loop: the loop.
+        ident: the thread's.
+        frame: its innermost frame.
+        seen: what has to be the same the next time.
+    """
+
+    loop: Any
+    ident: int
+    frame: FrameType
+    seen: tuple[Any, ...] = field(default=())
+
+
+def loop_in(frame: FrameType | None) -> Any:
+    """The innermost event loop that runs in a thread, from the thread's innermost frame."""
+    for depth, each in enumerate(walk_back(frame)):
+        if depth > FRAMES_SEEN:
+            break
+        if each.f_code is _RUN_FOREVER:
+            return first_argument(each)
+        if each.f_code is _RUNNER:  # of a loop without frames of its own, such as uvloop's
+            task = variables_in(each).get("task")
+            return task.get_loop() if is_a(task, asyncio.Task) else None
+    return None
+
+
+def look(standstill: Standstill) -> Hang | None:
+    """Say what a loop that stands still waits for, if that can be known; else None.
+
+    `seen` is filled with what has to be the very same objects at the next look.
+    """
+    standstill.seen = ()
+    found = _lost_wakeup(standstill)
+    if found is None and not _sleeps(standstill.frame):
+        found = _self_deadlock(standstill)
+    return found or _starved(standstill) or _unfinished(standstill)
+
+
+def _sleeps(frame: FrameType) -> bool:
+    """Whether a loop's thread waits for sockets and timers, as an idle loop does."""
+    return _frames.module_of(frame).startswith(_SELECTORS) and frame.f_code.co_name in (
+        "select",
+        "_poll",
+    )
+
+
+# a wake-up that was lost ---------------------------------------------------------------------
+
+
+def _lost_wakeup(standstill: Standstill) -> Hang | None:
+    """A loop that sleeps although something is ready to run on it.
+
+    `_run_once` sleeps for no time at all where anything is ready (Lib/asyncio/base_events.py), and
+    takes every entry off before it looks again: the same entry at the head, and the loop still in
+    `select`, means that it was put there by somebody who woke nobody.
+    """
+    loop, ready = standstill.loop, getattr(standstill.loop, "_ready", None)
+    if not _sleeps(standstill.frame) or not ready:
+        return None
+    try:
+        first = ready[0]
+    except IndexError:
+        return None
+    standstill.seen = (first,)
+    task = getattr(getattr(first, "_callback", None), "__self__", None)
+    task = task if is_a(task, asyncio.Task) else _waiting_for(loop, first)
+    waiting = _wait_of(task, standstill, "what is done already") if task is not None else None
+    return Hang(
+        kind="lost-wakeup",
+        certainty="proven",
+        waits=(waiting or Wait(thread=_name_of(standstill.ident), awaits="a wake-up"),),
+    )
+
+
+def _waiting_for(loop: Any, handle: Any) -> Any:
+    """The task that a ready callback would go on with: that of a future it has in hand."""
+    # The callback of `gather` and the like completes the future that it closes over.
+    given = [*(getattr(handle, "_args", None) or ()), *_closed_over(handle._callback)]
+    tasks = _tasks_of(loop)
+    return next((t for t in tasks for arg in given if getattr(t, "_fut_waiter", None) is arg), None)
+
+
+# a loop that waits for itself ------------------------------------------------------------------
+
+
+def _self_deadlock(standstill: Standstill) -> Hang | None:
+    """A loop's thread that is blocked until work is done which only this loop can do."""
+    who = _Who(standstill)
+    if who.can_move_thread(standstill.ident):
+        return None
+    standstill.seen = tuple(who.met)
+    blocked = _blocked_on(standstill.frame)
+    thread = _name_of(standstill.ident)
+    place = user_place(map(_frames.site_of, walk_back(standstill.frame)))
+    task = asyncio.current_task(standstill.loop)
+    words = "a thread" if is_a(blocked, threading.Thread) else "the result of a coroutine"
+    first = Wait(
+        task=task.get_name() if task is not None else None,
+        thread=thread,
+        place=place,
+        awaits=f"{words}, blocking",
+    )
+    return Hang(
+        kind="self-deadlock", certainty="proven", waits=(first, *who.waits()), blocking=True
+    )
+
+
+def _starved(standstill: Standstill) -> Hang | None:
+    """A loop whose tasks wait for its executor, all of whose threads wait for this loop."""
+    executor: Any = getattr(standstill.loop, "_default_executor", None)
+    queue = getattr(executor, "_work_queue", None)
+    if queue is None or not queue.qsize() or not _sleeps(standstill.frame):
+        return None
+    who = _Who(standstill)
+    for task in _tasks_of(standstill.loop):
+        source = _source_of(getattr(task, "_fut_waiter", None))
+        if source is None or who.can_move_task(task):
+            continue
+        standstill.seen = (task, source, *who.met)
+        waiting = _wait_of(task, standstill, "a free thread of the loop's executor")
+        return Hang(kind="self-deadlock", certainty="proven", waits=(waiting, *who.waits()))
+    return None
+
+
+class _Who:
+    """Who can still move: everything that is not known to be stuck can."""
+
+    def __init__(self, standstill: Standstill) -> None:
+        self.loop = standstill.loop
+        self.home = standstill
+        self.threads = _threads()
+        self.met: list[Any] = []
+        self._asked: list[Any] = []
+
+    def can_move_thread(self, ident: int) -> bool:
+        """Whether a thread can go on; one that waits for what cannot move cannot."""
+        if ident in self._asked:
+            return False
+        frame = self.threads.get(ident)
+        blocked = _blocked_on(frame)
+        if blocked is None:
+            return True
+        self._asked.append(ident)
+        self.met.append(blocked)
+        if is_a(blocked, threading.Thread):
+            return blocked.ident is None or self.can_move_thread(blocked.ident)
+        return self.can_move_future(blocked)
+
+    def can_move_future(self, future: Any) -> bool:
+        """Whether somebody can still complete a thread's future."""
+        if future.done():
+            return True
+        task = _task_behind(self.loop, future)
+        if task is _NOT_BEGUN:
+            return self._can_move_home()
+        return task is None or self.can_move_task(task)
+
+    def can_move_task(self, task: Any) -> bool:
+        """Whether a task of the loop can go on."""
+        if any(task is each for each in self._asked):
+            return False
+        self._asked.append(task)
+        if not self._can_move_home():
+            return False
+        waiter = getattr(task, "_fut_waiter", None)
+        if waiter is None or waiter.done():
+            return True
+        if is_a(waiter, asyncio.Task):
+            return self.can_move_task(waiter)
+        source = _source_of(waiter)
+        return source is None or self._can_be_begun(source)
+
+    def _can_move_home(self) -> bool:
+        """Whether the loop's own thread can go on: it sleeps, or what blocks it can move."""
+        return _sleeps(self.home.frame) or self.can_move_thread(self.home.ident)
+
+    def _can_be_begun(self, source: Any) -> bool:
+        """Whether work that waits for a thread of the loop's executor can get one."""
+        executor: Any = getattr(self.loop, "_default_executor", None)
+        if source.running() or source.done() or not _is_queued(executor, source):
+            return True
+        threads = list(executor._threads)
+        if len(threads) < executor._max_workers:
+            return True
+        return any(self.can_move_thread(thread.ident or 0) for thread in threads)
+
+    def waits(self) -> Iterator[Wait]:
+        """The other threads that were found to be stuck."""
+        for ident in self._asked:
+            if isinstance(ident, int) and ident != self.home.ident:
+                frame = self.threads.get(ident)
+                place = user_place(map(_frames.site_of, walk_back(frame)))
+                awaits = "the result of a coroutine on this loop"
+                yield Wait(thread=_name_of(ident), place=place, awaits=awaits)
+
+
+def _threads() -> dict[int, FrameType]:
+    return sys._current_frames()
+
+
+def _blocked_on(frame: FrameType | None) -> Any:
+    """What the innermost call of a thread waits for: a thread's future, another thread, or None."""
+    for each in walk_back(frame):
+        if each.f_code in _RESULT or each.f_code is _JOIN:
+            return first_argument(each)
+        if not _frames.module_of(each).startswith(("threading", "concurrent.futures")):
+            return None
+    return None
+
+
+_NOT_BEGUN = object()
+
+
+def _task_behind(loop: Any, future: Any) -> Any:
+    """The task that completes a future of `run_coroutine_threadsafe`; None if it is another's.
+
+    Its closure holds the future, in the loop's queue until it is begun, then among the task's
+    callbacks (Lib/asyncio/tasks.py, futures.py: _chain_future).
+    """
+    for handle in _entries(getattr(loop, "_ready", None)):
+        if any(each is future for each in _closed_over(getattr(handle, "_callback", None))):
+            return _NOT_BEGUN
+    for task in _tasks_of(loop):
+        for callback, *_ in getattr(task, "_callbacks", None) or ():
+            if any(each is future for each in _closed_over(callback)):
+                return task
+    return None
+
+
+def _source_of(waiter: Any) -> Any:
+    """The thread's future that an awaited one is chained to, as that of `run_in_executor`."""
+    for callback, *_ in getattr(waiter, "_callbacks", None) or ():
+        for each in _closed_over(callback):
+            if is_a(each, concurrent.futures.Future):
+                return each
+    return None
+
+
+def _closed_over(callback: Any) -> list[Any]:
+    if not is_a(callback, FunctionType) or callback.__module__ not in (
+        "asyncio.tasks",
+        "asyncio.futures",
+    ):
+        return []
+    found = []
+    for cell in callback.__closure__ or ():
+        with suppress(ValueError):  # empty
+            found.append(cell.cell_contents)
+    return found
+
+
+def _is_queued(executor: Any, source: Any) -> bool:
+    """Whether a future's work waits in an executor's queue, which cannot be looked into directly.
+
+    It is not asked of the future, which knows nothing of its executor.
+    """
+    if not is_a(executor, concurrent.futures.ThreadPoolExecutor):
+        return False
+    queue = executor._work_queue
+    items = [each for each in gc.get_referrers(source) if type(each).__name__ == "_WorkItem"]
+    for item in items:
+        for holder in gc.get_referrers(item):
+            if holder is queue or any(each is queue for each in gc.get_referrers(holder)):
+                return True
+    return False
+
+
+# a cancellation that was swallowed -------------------------------------------------------------
+
+
+def _unfinished(standstill: Standstill) -> Hang | None:
+    """A loop that is being ended and waits for tasks which were cancelled, and went on waiting."""
+    if not any(each.f_code is _CANCEL_ALL for each in walk_back(standstill.frame)):
+        return None
+    stuck = [
+        task
+        for task in _tasks_of(standstill.loop)
+        if task.cancelling() and not task.done() and _swallowed(task)
+    ]
+    if not stuck or not _sleeps(standstill.frame):
+        return None
+    waiters = [getattr(task, "_fut_waiter", None) for task in stuck]
+    timers = [
+        arg
+        for each in _entries(getattr(standstill.loop, "_scheduled", None))
+        for arg in each._args or ()
+    ]
+    if any(arg is waiter for arg in timers for waiter in waiters if waiter is not None):
+        return None
+    standstill.seen = (*stuck, *waiters)
+    for_ever = all(_waits_for_others(task) for task in stuck)
+    waits = (_wait_of(task, standstill, f"more in {_called(task)}, cancelled") for task in stuck)
+    certainty: Certainty = "proven" if for_ever else "likely"
+    return Hang(kind="unfinished-cancellation", certainty=certainty, waits=tuple(waits))
+
+
+def _called(task: Any) -> str:
+    """The task's own coroutine, as the reader would call it."""
+    return f"{getattr(task.get_coro(), '__qualname__', 'its coroutine')}()"
+
+
+def _waits_for_others(task: Any) -> bool:
+    """Whether a task waits on a queue, a lock or the like, which only another task would end."""
+    innermost = list(sites_of(task))[-1:]
+    modules = ("asyncio.queues", "asyncio.locks")
+    return any(_frames.module_of(site.frame).startswith(modules) for site in innermost)
+
+
+def _swallowed(task: Any) -> bool:
+    """Whether a task waits in ordinary code again, not in what tidies up after a cancellation.
+
+    What runs in an `except` or `finally` still handles the cancellation: `ensure_future` and the
+    like cannot tell, but the compiler's table of handlers can.
+    """
+    return not any(_is_in_handler(site.code, site.at) for site in sites_of(task))
+
+
+def _is_in_handler(code: Any, at: int) -> bool:
+    """Whether an instruction stands in a handler, with an exception on the stack below it.
+
+    Each handler is itself guarded by an entry with `lasti` that restores the exception's context
+    (CPython: InternalDocs/exception_handling.md, compile.c).
+    """
+    parse = getattr(dis, "_parse_exception_table", None)
+    entries = parse(code) if parse is not None else ()
+    guards = (entry.target for entry in entries if entry.lasti and entry.start <= at < entry.end)
+    return any(code.co_code[target] == _COPY for target in guards)
+
+
+#: What such an entry leads to; that of a `with` block leads to PUSH_EXC_INFO.
+_COPY = dis.opmap["COPY"]
+
+
+# what both need --------------------------------------------------------------------------------
+
+
+def _tasks_of(loop: Any) -> list[Any]:
+    with suppress(RuntimeError):  # changed while it was read
+        return sorted(asyncio.all_tasks(loop), key=lambda task: task.get_name())
+    return []
+
+
+def _entries(ready: Any) -> list[Any]:
+    with suppress(RuntimeError, TypeError):
+        return list(ready)
+    return []
+
+
+def _wait_of(task: Any, standstill: Standstill, awaits: str) -> Wait:
+    place: Place | None = user_place(reversed(list(sites_of(task))))
+    return Wait(task=task.get_name(), thread=_name_of(standstill.ident), place=place, awaits=awaits)
+
+
+def _name_of(ident: int) -> str:
+    named: Iterable[threading.Thread] = threading.enumerate()
+    return next((each.name for each in named if each.ident == ident), str(ident))

@@ -1,0 +1,311 @@
+"""Event loops that stand still: what is proven of them, and that no healthy program is accused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import loopsentry
+from loopsentry.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import RunProgram
+
+WATCH = {"LOOPSENTRY_WATCH": "0.6"}
+HEAD = """
+import asyncio, functools, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
+"""
+
+
+def later(call: str) -> str:
+    """A program whose coroutine `wait` needs what another thread does with `call`."""
+    return f"""
+    async def main():
+        loop = asyncio.get_running_loop()
+        future, event, queue, lock = (
+            loop.create_future(), asyncio.Event(), asyncio.Queue(), asyncio.Lock())
+        await lock.acquire()
+        def other():
+            time.sleep(0.2)
+            {call}
+        threading.Thread(target=other).start()
+        async def wait():
+            {{wait}}
+        await asyncio.wait([loop.create_task(wait(), name="waiter")], timeout=4)
+    asyncio.run(main())
+    """
+
+
+HANGS: dict[str, tuple[str, str, str]] = {
+    "future": ("LS601", "wait", later('future.set_result("42")').format(wait="await future")),
+    "failed future": (
+        "LS601",
+        "wait",
+        later("future.set_exception(OSError())").format(
+            wait="await asyncio.gather(future, return_exceptions=True)"
+        ),
+    ),
+    "event": ("LS601", "wait", later("event.set()").format(wait="await event.wait()")),
+    "queue": ("LS601", "wait", later("queue.put_nowait(1)").format(wait="await queue.get()")),
+    "lock": ("LS601", "wait", later("lock.release()").format(wait="await lock.acquire()")),
+    "result": (
+        "LS602",
+        "count",
+        """
+    async def answer(): return 42
+    def count(loop): return asyncio.run_coroutine_threadsafe(answer(), loop).result(4)
+    async def main(): count(asyncio.get_running_loop())
+    asyncio.run(main())
+    """,
+    ),
+    "result of a task that has begun": (
+        "LS602",
+        "count",
+        """
+    async def answer():
+        await asyncio.sleep(0.1)
+        return 42
+    def count(future): return future.result(4)
+    async def main():
+        future = asyncio.run_coroutine_threadsafe(answer(), asyncio.get_running_loop())
+        await asyncio.sleep(0.05)
+        count(future)
+    asyncio.run(main())
+    """,
+    ),
+    "join": (
+        "LS602",
+        "wait_for",
+        """
+    async def answer(): return 42
+    def ask(loop):
+        asyncio.run_coroutine_threadsafe(answer(), loop).result()
+    def wait_for(thread): thread.join(4)
+    async def main():
+        thread = threading.Thread(target=ask, args=(asyncio.get_running_loop(),))
+        thread.start()
+        wait_for(thread)
+    asyncio.run(main())
+    """,
+    ),
+    "swallowed": (
+        "LS603",
+        "worker",
+        """
+    failed = []
+    async def worker(queue):
+        while True:
+            try:
+                await queue.get()
+            except asyncio.CancelledError:
+                if failed:
+                    raise
+                failed.append(1)
+    async def main():
+        task = asyncio.create_task(worker(asyncio.Queue()))
+        await asyncio.sleep(0)
+        loop = asyncio.get_running_loop()
+        threading.Timer(4, loop.call_soon_threadsafe, [task.cancel]).start()
+    asyncio.run(main())
+    """,
+    ),
+}
+
+HEALTHY: dict[str, str] = {
+    "blocks in a coroutine": "async def main(): time.sleep(3)\nasyncio.run(main())",
+    "blocks in a bare callback": """
+    async def main():
+        future = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(time.sleep, 3)
+        asyncio.get_running_loop().call_soon(future.set_result, None)
+        await future
+    asyncio.run(main())
+    """,
+    "computes": """
+    async def main():
+        end = time.monotonic() + 3
+        while time.monotonic() < end: sum(range(100_000))
+    asyncio.run(main())
+    """,
+    "idles": "asyncio.run(asyncio.sleep(3))",
+    "is busy with many tasks": """
+    async def work():
+        end = time.monotonic() + 3
+        while time.monotonic() < end: await asyncio.sleep(0)
+    async def main(): await asyncio.gather(*(work() for _ in range(200)))
+    asyncio.run(main())
+    """,
+    "waits for a thread that works": """
+    async def main(): await asyncio.gather(*(asyncio.to_thread(time.sleep, 1) for _ in range(12)))
+    asyncio.run(main())
+    """,
+    "joins a thread that works": """
+    async def main():
+        thread = threading.Thread(target=time.sleep, args=(3,)); thread.start(); thread.join()
+    asyncio.run(main())
+    """,
+    "asks the loop of another thread": """
+    async def answer(): await asyncio.sleep(3)
+    other = asyncio.new_event_loop()
+    threading.Thread(target=other.run_forever, daemon=True).start()
+    async def main(): asyncio.run_coroutine_threadsafe(answer(), other).result()
+    asyncio.run(main())
+    """,
+    "tidies up slowly": """
+    async def work():
+        event = asyncio.Event()
+        try: await event.wait()
+        finally:
+            asyncio.get_running_loop().call_later(3, event.set)
+            await event.wait()
+    async def main():
+        task = asyncio.create_task(work()); await asyncio.sleep(0)
+    asyncio.run(main())
+    """,
+    "closes what it entered slowly": """
+    class Slow:
+        async def __aenter__(self): return self
+        async def __aexit__(self, *exc):
+            event = asyncio.Event()
+            asyncio.get_running_loop().call_later(3, event.set)
+            await event.wait()
+    async def work():
+        async with Slow(): await asyncio.Event().wait()
+    async def main():
+        task = asyncio.create_task(work()); await asyncio.sleep(0)
+    asyncio.run(main())
+    """,
+    "hands over as it should": """
+    async def main():
+        loop = asyncio.get_running_loop()
+        for _ in range(30):
+            future = loop.create_future()
+            threading.Timer(0.1, loop.call_soon_threadsafe, [future.set_result, 1]).start()
+            await future
+    asyncio.run(main())
+    """,
+    "collects garbage for long": """
+    import gc
+    async def main():
+        kept = [[] for _ in range(1_500_000)]
+        for _ in range(12): gc.collect(); await asyncio.sleep(0)
+    asyncio.run(main())
+    """,
+}
+
+
+@pytest.mark.parametrize("name", HANGS)
+def test_a_hang_is_proven(name: str, run_program: RunProgram) -> None:
+    """A loop that stands still is told while it does, once, with who waits where."""
+    code, function, program = HANGS[name]
+    ended = run_program(HEAD + textwrap.dedent(program), env=WATCH)
+    [record] = ended.records
+    assert (record["code"], record["certainty"]) == (code, "proven"), ended.output
+    assert record["waits"], ended.output
+    assert (record["used_at"] or {}).get("function") == function, ended.output
+    assert f"error[{code}]: " in ended.stderr
+    assert record["fixes"], ended.output
+
+
+@pytest.mark.parametrize("name", HEALTHY)
+def test_a_healthy_program_is_not_accused(name: str, run_program: RunProgram) -> None:
+    """Whatever keeps a healthy loop busy, or idle, nothing is told of it."""
+    ended = run_program(HEAD + textwrap.dedent(HEALTHY[name]), env=WATCH)
+    assert (ended.returncode, ended.records) == (0, []), ended.output
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP")
+def test_a_process_that_was_stopped_is_not_accused(tmp_path: Path) -> None:
+    """A busy program that a signal stops for seconds, again and again, is not taken for hung."""
+    (tmp_path / "main.py").write_text(HEAD + textwrap.dedent(HEALTHY["is busy with many tasks"]))
+    report = tmp_path / "report.jsonl"
+    with subprocess.Popen(
+        [sys.executable, "-m", "loopsentry", "run", "main.py"],
+        cwd=tmp_path,
+        env={**os.environ, **WATCH, "LOOPSENTRY_REPORT": str(report)},
+    ) as process:
+        for _ in range(3):
+            time.sleep(0.6)
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(1.2)
+            process.send_signal(signal.SIGCONT)
+        assert process.wait(30) == 0
+    assert not report.exists() or not report.read_text("utf-8")
+
+
+UVLOOP = """
+import asyncio, time, uvloop
+async def main():
+    asyncio.get_running_loop().call_soon(time.sleep, 2)
+    await asyncio.sleep(3)
+uvloop.run(main())
+"""
+
+
+def test_uvloop_is_not_accused(run_program: RunProgram) -> None:
+    """A loop without frames, which cannot be looked into, is left alone."""
+    pytest.importorskip("uvloop", reason="uvloop is not installed")
+    ended = run_program(UVLOOP, env=WATCH)
+    assert (ended.returncode, ended.records) == (0, []), ended.output
+
+
+UNSEEN = """
+import asyncio, os, sys, threading, warnings
+warnings.simplefilter("error")
+before = threading.active_count()
+asyncio.run(asyncio.sleep(0.5))
+assert threading.active_count() == before, threading.enumerate()
+if hasattr(os, "fork"):
+    child = os.fork()
+    if child == 0:
+        asyncio.run(asyncio.sleep(0.1))
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+asyncio.run(asyncio.sleep(0.1))
+print("as ever")
+"""
+
+
+def test_the_watch_is_no_thread_of_the_programs(run_program: RunProgram) -> None:
+    """A program counts its own threads only, and may fork without CPython's warning."""
+    ended = run_program(UNSEEN, env=WATCH)
+    assert (ended.returncode, ended.stdout) == (0, "as ever\n"), ended.output
+
+
+def test_the_watch_starts_again_after_it_was_stopped() -> None:
+    """Stopping waits until the thread is gone; starting twice is starting once."""
+    found: list[Any] = []
+    dog = Watchdog(0.1, lambda *args: found.append(args))
+    for _ in range(3):
+        dog.start()
+        dog.start()
+        time.sleep(0.05)
+        dog.stop()
+        dog.stop()
+    assert found == []
+
+
+@pytest.mark.parametrize("asked", [-1, float("nan"), float("inf")])
+def test_no_number_of_seconds_is_refused(asked: float) -> None:
+    """What is no length of time is said to be none."""
+    with pytest.raises(ValueError, match="is no number of seconds"):
+        loopsentry.install(watch=asked)
+
+
+def test_the_environment_may_say_nonsense(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A wrong word in the environment is warned of, and nothing is watched."""
+    monkeypatch.setenv("LOOPSENTRY_WATCH", "often")
+    with loopsentry.install():
+        assert "LOOPSENTRY_WATCH=often is no number of seconds" in caplog.text
