@@ -26,6 +26,7 @@ from .model import (
     Face,
     FirstFailure,
     Hang,
+    Holder,
     ObjectKind,
     Operation,
     Original,
@@ -103,11 +104,13 @@ class Collector:
     def read(self, exc: BaseException) -> Symptom | None:
         """What an exception complains of, in the words of the library that knows it."""
         text = excerpt(message_of(exc))
+        cancelled: Symptom | None = None
         for read in self.readers:
             symptom: Symptom | None = read(exc, text)
-            if symptom is not None:
-                return symptom if self._counts(symptom, exc) else None
-        return None
+            if symptom is not None and symptom.kind != "cancelled":
+                return symptom
+            cancelled = cancelled or symptom  # a library may know what the time was up for
+        return cancelled if cancelled is not None and self._counts(cancelled, exc) else None
 
     def _counts(self, symptom: Symptom, exc: BaseException) -> bool:
         """A cancellation counts only where it cut a database operation short."""
@@ -185,6 +188,7 @@ class Collector:
             loop_traced=index is not None,
             handled=clue.reaches_program and not clue.ignored,
             original=_original(incident.complaint.symptom),
+            holders=self._holders(sighting, symptoms),
         )
         return Case(evidence, incident.complaint, units)
 
@@ -417,6 +421,13 @@ class Collector:
         if opening is None and (shared or any(symptom.under_way for symptom in symptoms)):
             return find_sibling(found.traced)
         return opening
+
+    def _holders(
+        self, sighting: Sighting | None, symptoms: tuple[Symptom, ...]
+    ) -> tuple[Holder, ...]:
+        if sighting is None or not says(symptoms, "exhausted"):
+            return ()
+        return self.registry.holders_of(sighting.target)
 
     def _face(self, found: Found) -> Face | None:
         symptom = found.incident.complaint.symptom

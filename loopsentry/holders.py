@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -68,6 +68,37 @@ def search_tasks(loop: asyncio.AbstractEventLoop, aliases: set[int]) -> Operatio
             state="cancelled" if task.cancelling() else "waiting",
         )
     return None
+
+
+def find_hands(
+    held_by: Callable[[Any], list[int]], wanted: set[int]
+) -> dict[int, tuple[str, Place | None]]:
+    """Find the tasks of the running loop that have objects in hand, among their frames' variables.
+
+    Args:
+        held_by: identities of the objects that a value is or has; asked of each variable.
+        wanted: those that are looked for.
+
+    Returns:
+        For each that was found its task's name, and the line of the frame that has it.
+    """
+    found: dict[int, tuple[str, Place | None]] = {}
+    loop = _frames.running_loop()
+    deadline = perf_counter() + SEARCH_SECONDS
+    for task in asyncio.all_tasks(loop) if loop is not None else ():
+        if perf_counter() > deadline or len(found) == len(wanted):
+            break
+        sites = list(sites_of(task))
+        if task is asyncio.current_task(loop):
+            sites = list(_frames.walk_live())[::-1]
+        for site in sites:
+            if not _frames.is_user(site.frame):
+                continue
+            for value in _frames.variables_in(site.frame).values():
+                for each in held_by(value):
+                    if each in wanted:
+                        found[each] = (task.get_name(), _frames.place_of(site))
+    return found
 
 
 def _place_of_call(task: asyncio.Task[Any], outermost: Site) -> Place:

@@ -33,6 +33,7 @@ SymptomKind = Literal[
     "disconnected",  # the server or the network ended the connection
     "missing-greenlet",  # database work outside the greenlet bridge
     "nested-run",  # a loop was started inside a running loop
+    "exhausted",  # no connection of a pool came free in time
     "released",  # the object was already given back
     "refused",  # a crossing was stopped before anything was sent
     "replaced",  # a crossing was healed before anything was sent

@@ -23,6 +23,7 @@ from .model import (
     Birth,
     Diagnosis,
     FirstFailure,
+    Holder,
     LoopInfo,
     LoopState,
     ObjectKind,
@@ -111,6 +112,7 @@ class Registry:
         self._start_listeners: list[Callable[[AbstractEventLoop], None]] = []
         self._logger_listeners: list[Callable[[str], None]] = []
         self._mode_listeners: list[Callable[[], None]] = []
+        self._holder_finders: list[Callable[[Any], tuple[Holder, ...]]] = []
         self._birth_finders: list[Callable[[Any], Birth | None]] = []
         self.logger_names: set[str] = set()
         self.serials = _serials
@@ -170,6 +172,15 @@ class Registry:
     def on_lost_birth(self, finder: Callable[[Any], Birth | None]) -> Undo:
         """Ask for the birth of what takes no weak reference."""
         return _listen(self._birth_finders, finder)
+
+    def on_holders(self, finder: Callable[[Any], tuple[Holder, ...]]) -> Undo:
+        """Ask who has a pool's connections; of a pool that it does not know it names nobody."""
+        return _listen(self._holder_finders, finder)
+
+    def holders_of(self, pool: Any) -> tuple[Holder, ...]:
+        """Who has the connections of a pool, as far as that can be found out now."""
+        asked = (find(pool) for find in list(self._holder_finders))
+        return next(filter(None, asked), ())
 
     def on_surroundings(self, describer: Describer, *, first: bool = False) -> Undo:
         """Ask what of a framework is running; `first` is asked before those of before."""

@@ -109,7 +109,7 @@ _ROLES: dict[Role, re.Pattern[str]] = {
     "headline": re.compile(r"(error|warning)\[LS"),
     "here": re.compile(r"  here |  first |  waits "),
     "owner": re.compile("  owner "),
-    "site": re.compile("  object "),
+    "site": re.compile("  object |  holds "),
     "source": re.compile(r" {7}\| "),
     "help": re.compile("  help:"),
     "more": re.compile("  more:"),
@@ -183,6 +183,7 @@ def _sharing(diagnosis: Diagnosis) -> list[Line]:
         lines += _site("first", other.place, f"{other.task}, {other.state}".strip(", "))
     elif diagnosis.current_loop is not None:
         lines.append(_loop_line("here", diagnosis.current_loop, None))
+    lines += _holding(diagnosis)
     if diagnosis.object is not None:
         birth = diagnosis.object.birth
         where = f", opened at {birth.place.short}" if birth and birth.place else ""
@@ -200,6 +201,19 @@ def _waiting(diagnosis: Diagnosis) -> list[Line]:
         lines += _site("waits", other.place, _wait(other))
     if len(others) > WAITS_SHOWN:
         lines.append(Line("site", f"{INDENT}and {len(others) - WAITS_SHOWN} more"))
+    return lines
+
+
+def _holding(diagnosis: Diagnosis) -> list[Line]:
+    """Who has the connections of a pool that has none left."""
+    lines = []
+    for holder in diagnosis.holders[:WAITS_SHOWN]:
+        where = f" at {holder.place.short}" if holder.place else ""
+        who = f", {holder.task}{where}" if holder.task else ", in hand of no task"
+        opened = f"; opened at {holder.opened_at.short}" if holder.opened_at else ""
+        lines.append(Line("site", f"  holds  {holder.label}{who}{opened}"))
+    if len(diagnosis.holders) > WAITS_SHOWN:
+        lines.append(Line("site", f"{INDENT}and {len(diagnosis.holders) - WAITS_SHOWN} more"))
     return lines
 
 

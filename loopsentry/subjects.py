@@ -59,6 +59,8 @@ class Subjects:
     def choose(self, found: Found, symptoms: tuple[Symptom, ...], current: Any) -> Sighting | None:
         """The object it is about: a primitive of another loop, else the innermost of its kind."""
         kinds = {symptom.kind for symptom in symptoms}
+        if "exhausted" in kinds:
+            return next((s for s in found.sightings if s.kind == "pool"), None)
         if "foreign-loop" in kinds:
             foreign = self._foreign(found, current)
             if foreign is not None or not _has_connection(found):

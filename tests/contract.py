@@ -20,6 +20,7 @@ CAUSES = {
     "LS601": "lost-wakeup",
     "LS602": "self-deadlock",
     "LS603": "unfinished-cancellation",
+    "LS604": "pool-exhausted",
 }
 CONTEXTS = {
     "asyncio-run",

@@ -122,6 +122,8 @@ RECORD = {
     "first_failure": ({"time": datetime, "code": (str, None), "place": (PLACE, None)}, None),
     "data": ("not-sent", "maybe-executed", "unknown"),
     "action": ("none", "evicted", "raised", "reconnected"),
+    "waits": [],
+    "holders": [],
     "facts": [str],
     "fixes": [{"id": str, "title": str, "snippet": str, "reason": str}],
     "original": ({"type": str, "message": str}, None),

@@ -93,7 +93,8 @@ EXAMPLES = [example for page in PAGES for example in find_examples(page)]
 def run_example(example: Example, run_program: RunProgram) -> Result:
     """Run a program by itself if it installs loopsentry, else under `loopsentry run`."""
     under = INSTALLS.search(example.code) is None
-    return run_program(example.code, under=under, env={"LOOPSENTRY_REPORT": "report.jsonl"})
+    env = {"LOOPSENTRY_REPORT": "report.jsonl", "LOOPSENTRY_WATCH": "1"}
+    return run_program(example.code, under=under, env=env)
 
 
 def missing_lines(shown: str, output: str) -> list[str]:

@@ -309,3 +309,101 @@ def test_the_environment_may_say_nonsense(
     monkeypatch.setenv("LOOPSENTRY_WATCH", "often")
     with loopsentry.install():
         assert "LOOPSENTRY_WATCH=often is no number of seconds" in caplog.text
+
+
+# pools that have nothing left ------------------------------------------------------------------
+
+EXHAUSTED: dict[str, tuple[str, str, str | None, str]] = {
+    "sessions in a list": (
+        "AsyncSession",
+        "proven",
+        None,
+        """
+    kept = []
+    async def take():
+        session = AsyncSession(engine)
+        kept.append(session)
+        await session.execute(text("select 1"))
+    async def main():
+        for _ in range(3): await take()
+    """,
+    ),
+    "connections in hand of tasks": (
+        "AsyncConnection",
+        "proven",
+        "hold",
+        """
+    async def hold():
+        async with engine.connect() as connection:
+            await asyncio.sleep(5)
+    async def take():
+        try:
+            async with engine.connect(): pass
+        except Exception as exc:
+            loopsentry.diagnose(exc)
+            raise
+    async def main():
+        tasks = [asyncio.create_task(hold()) for _ in range(2)]
+        await asyncio.sleep(0.3)
+        try: await take()
+        except Exception as exc: logging.exception("refused")
+        sys.exit(1)
+    """,
+    ),
+    "asyncpg": (
+        "asyncpg connection",
+        "proven",
+        "take",
+        """
+    async def take():
+        pool = await asyncpg.create_pool(os.environ["SCENARIO_DSN"], min_size=1, max_size=1)
+        first = await pool.acquire()
+        try: second = await pool.acquire(timeout=0.5)
+        except Exception as exc: logging.exception("refused")
+        sys.exit(1)
+    async def main(): await take()
+    """,
+    ),
+}
+POOLS = """
+import asyncio, logging, os, sys
+import asyncpg, loopsentry
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+engine = create_async_engine(
+    os.environ["DATABASE_URL"], pool_size=2, max_overflow=0, pool_timeout=1
+)
+"""
+
+
+@pytest.mark.parametrize("name", EXHAUSTED)
+def test_who_has_the_connections_of_a_pool_is_told(
+    name: str, dsn: str, run_program: RunProgram
+) -> None:
+    """Each connection that is out is told with what holds it, and the task that has it in hand."""
+    label, certainty, function, program = EXHAUSTED[name]
+    code = POOLS + textwrap.dedent(program) + "asyncio.run(main())\n"
+    ended = run_program(code, env={"SCENARIO_DSN": dsn})
+    assert ended.returncode == 1, ended.output
+    [record] = [each for each in ended.records if each["code"] == "LS604"]
+    assert record["certainty"] == certainty, ended.output
+    assert {holder["label"] for holder in record["holders"]} == {label}, ended.output
+    places = {(holder["place"] or {}).get("function") for holder in record["holders"]}
+    assert places == {function}, ended.output
+    assert record["fixes"][0]["id"] == "scope-session", ended.output
+
+
+def test_a_synchronous_pool_is_no_business_of_ours(run_program: RunProgram) -> None:
+    """The pool of an ordinary engine that has nothing left is left alone."""
+    ended = run_program(
+        """
+from sqlalchemy import create_engine
+from sqlalchemy.pool import QueuePool
+options = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 0.2}
+engine = create_engine("sqlite://", poolclass=QueuePool, **options)
+first = engine.connect()
+engine.connect()
+"""
+    )
+    assert ended.returncode == 1
+    assert ended.records == [], ended.output

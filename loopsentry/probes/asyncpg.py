@@ -18,11 +18,13 @@ from loopsentry._frames import (
     user_place,
     variables_in,
     walk_live,
+    walk_traceback,
 )
 from loopsentry._monitoring import on_return, on_start
-from loopsentry.exceptions import type_name_of
+from loopsentry.exceptions import traceback_of, type_name_of
+from loopsentry.holders import find_hands
 from loopsentry.mismatch import LoopMismatchError
-from loopsentry.model import Birth, Clue, Reporter, Sighting, Symptom, SymptomKind
+from loopsentry.model import Birth, Clue, Holder, Reporter, Sighting, Symptom, SymptomKind
 from loopsentry.registry import Registry, Undo
 
 from ._births import birth_here, when_there
@@ -51,6 +53,8 @@ _SERVER_WORD = "terminating connection due to"
 
 def read(exc: BaseException, text: str) -> Symptom | None:
     """Translate a complaint of asyncpg, native or as SQLAlchemy's adapter repeats it."""
+    if issubclass(type(exc), TimeoutError):
+        return _waited_for_pool(exc)
     name = type_name_of(exc)
     if not name.startswith(_TYPES):
         return None
@@ -68,6 +72,18 @@ def read(exc: BaseException, text: str) -> Symptom | None:
                 under_way=under_way,
                 by_server=_SERVER_WORD in text,
             )
+    return None
+
+
+def _waited_for_pool(exc: BaseException) -> Symptom | None:
+    """Whether the time was up while no connection of a pool was free (asyncpg/pool.py: acquire)."""
+    for site in walk_traceback(traceback_of(exc)):
+        if site.code.co_name == "_acquire" and module_of(site.frame) == "asyncpg.pool":
+            pool = first_argument(site.frame)
+            if is_pool(pool) and pool._queue.empty() and pool._holders:
+                name = type_name_of(exc)
+                text = "no connection of the pool came free in time"
+                return Symptom(kind="exhausted", library="asyncpg", type=name, text=text)
     return None
 
 
@@ -135,6 +151,7 @@ def attach(report: Reporter, registry: Registry) -> Undo:
     with ExitStack() as attached:
         attached.callback(when_there(registry, "asyncpg", heard.listen))
         attached.callback(registry.on_lost_birth(heard.find_pool))
+        attached.callback(registry.on_holders(heard.find_holders))
         return attached.pop_all().close
 
 
@@ -173,6 +190,23 @@ class _Heard:
         queue = getattr(target, "_queue", None) if is_pool(target) else None
         return self.pools.get(queue) if queue is not None else None
 
+    def find_holders(self, target: Any) -> tuple[Holder, ...]:
+        """Who has the connections of a pool."""
+        if not is_pool(target):
+            return ()
+        out = [h._con for h in target._holders if h._con is not None and h._in_use is not None]
+        hands = find_hands(_connection_in, {id(connection) for connection in out})
+        births = [self.registry.birth_of(connection) for connection in out]
+        return tuple(
+            Holder(
+                label="asyncpg connection",
+                task=hands[id(each)][0] if id(each) in hands else None,
+                place=hands[id(each)][1] if id(each) in hands else None,
+                opened_at=birth.place if birth is not None else None,
+            )
+            for each, birth in zip(out, births, strict=True)
+        )
+
     def is_taken(self, frame: FrameType) -> Exception | None:
         """Note a connection taken out on another loop; refuse it where that is asked for."""
         holder = first_argument(frame)
@@ -193,6 +227,13 @@ class _Heard:
         clue = Clue(target=target, birth=birth, live=True, action="raised")
         error.diagnosis = self.report(error, clue)
         return error
+
+
+def _connection_in(target: Any) -> list[int]:
+    """The identity of the connection that was borrowed from a pool."""
+    asyncpg = sys.modules["asyncpg"]
+    borrowed = issubclass(type(target), asyncpg.pool.PoolConnectionProxy)
+    return [id(getattr(target, "_con", None))] if borrowed else []
 
 
 def _queue_in(sites: list[Site]) -> Any:

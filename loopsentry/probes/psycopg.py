@@ -30,6 +30,8 @@ def read(exc: BaseException, text: str) -> Symptom | None:
     name = type_name_of(exc)
     if not name.startswith(("psycopg.", "psycopg_pool.")):
         return None
+    if name == "psycopg_pool.PoolTimeout":
+        return Symptom(kind="exhausted", library="psycopg", type=name, text=text)
     for part, kind in _TEXTS:
         if part in text:
             quoted = raised_outside(exc, _OWN)

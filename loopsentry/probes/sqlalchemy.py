@@ -20,6 +20,7 @@ from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import AdaptedConnection, Connection, Engine, ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
+from sqlalchemy.orm import session as sa_session
 from sqlalchemy.pool import Pool, PoolProxiedConnection
 
 from loopsentry import engines
@@ -40,11 +41,12 @@ from loopsentry._frames import (
 from loopsentry._safely import until_failure
 from loopsentry.exceptions import type_name_of
 from loopsentry.guard import Guard
-from loopsentry.holders import place_here
+from loopsentry.holders import find_hands, place_here
 from loopsentry.model import (
     Birth,
     Clue,
     Face,
+    Holder,
     ObjectKind,
     Reporter,
     Sighting,
@@ -66,6 +68,7 @@ _SYMPTOMS: tuple[tuple[type[Exception], str, SymptomKind], ...] = (
     (sa_exc.PendingRollbackError, "", "invalid-transaction"),
     (sa_exc.InvalidRequestError, "session is provisioning a new connection", "provisioning"),
     (sa_exc.InvalidRequestError, "concurrent operations are not permitted", "provisioning"),
+    (sa_exc.TimeoutError, "QueuePool limit of size", "exhausted"),
     (sa_exc.ResourceClosedError, "This Connection is closed", "released"),
 )
 
@@ -388,6 +391,52 @@ class _Listeners:
                 return birth
         return None
 
+    def find_holders(self, pool: Any) -> tuple[Holder, ...]:
+        """Who has the connections of a pool: sessions, connections, and the tasks that use them."""
+        out = {}
+        for record, (_, birth) in list(self.kept.items()):
+            fairy = record.fairy_ref() if record.fairy_ref is not None else None
+            if pool_of(record) is pool and fairy is not None:
+                out[id(fairy)] = (fairy, birth)
+        sessions = _sessions_by_fairy() if out else {}
+        hands = find_hands(_fairies_of, set(out)) if out else {}
+        return tuple(
+            Holder(
+                label=sessions.get(key, "AsyncConnection"),
+                task=hands[key][0] if key in hands else None,
+                place=hands[key][1] if key in hands else None,
+                opened_at=birth.place if birth is not None else None,
+            )
+            for key, (_fairy, birth) in out.items()
+        )
+
+
+def _sessions_by_fairy() -> dict[int, str]:
+    """What holds each connection that is some session's (sqlalchemy/orm/session.py: _sessions)."""
+    known = getattr(sa_session, "_sessions", {})
+    return {
+        fairy: "AsyncSession"
+        for session in list(known.values())
+        if issubclass(type(session), Session)
+        for fairy in _fairies_of(session)
+    }
+
+
+def _fairies_of(target: Any) -> list[int]:
+    """Identities of the pooled connections that a session or a connection has now."""
+    if issubclass(type(target), AsyncSession):
+        target = target.sync_session
+    if issubclass(type(target), Session):
+        transaction = getattr(target, "_transaction", None)
+        known = getattr(transaction, "_connections", None) or {}
+        connections = [entry[0] for entry in list(known.values())]
+    elif issubclass(type(target), AsyncConnection):
+        connections = [target.sync_connection]
+    else:
+        connections = [target] if issubclass(type(target), Connection) else []
+    found = (getattr(each, "_dbapi_connection", None) for each in connections)
+    return [id(fairy) for fairy in found if fairy is not None]
+
 
 def attach(report: Reporter, registry: Registry) -> Undo:
     """Listen to every pool and engine of the process, older ones too.
@@ -400,6 +449,7 @@ def attach(report: Reporter, registry: Registry) -> Undo:
         attached.callback(listeners.guard.disarm)
         attached.callback(registry.on_mode(until_failure(listeners.arm_all)))
         attached.callback(registry.on_lost_birth(listeners.find_birth))
+        attached.callback(registry.on_holders(listeners.find_holders))
         for target, name, listener in listeners.pairs():
             attached.callback(engines.listen(target, name, listener))
         return attached.pop_all().close

@@ -1,0 +1,33 @@
+"""no connection of the pool came free in time: all of them are out
+
+Whoever asks a pool for a connection waits when all are out, and gives up when its time is up. That
+needs no second event loop: sessions or connections that are never closed keep theirs for good, a
+task that holds one and asks for a second waits for itself when all do so, and long work between
+two statements keeps a connection that it does not use.
+
+Open each session or connection in `async with`, as short as its work; never ask for a second one
+while holding the first. Only if all of them are at work is the pool too small.
+"""
+
+from __future__ import annotations
+
+from loopsentry.model import Evidence, Verdict
+
+CODE = "LS604"
+CAUSE = "pool-exhausted"
+
+
+def match(evidence: Evidence) -> Verdict | None:
+    """Match a pool that had nothing to give; proven where who has its connections is known."""
+    if not evidence.has("exhausted"):
+        return None
+    idle = [each for each in evidence.holders if each.task is None]
+    out = f"{len(evidence.holders)} connections are out" if evidence.holders else ""
+    kept = f"; no task at work has {len(idle)} of them in hand" if idle else ""
+    return Verdict(
+        certainty="proven" if evidence.holders and evidence.subject is not None else "likely",
+        explains=frozenset({"exhausted"}),
+        one_loop=True,
+        data="not-sent",
+        notes=(f"{out}{kept}" if out else "who has its connections is not recorded",),
+    )
