@@ -407,3 +407,56 @@ engine.connect()
     )
     assert ended.returncode == 1
     assert ended.records == [], ended.output
+
+
+# under pytest ----------------------------------------------------------------------------------
+
+STANDING = """
+import asyncio, threading, time
+import sqlalchemy.ext.asyncio
+
+def test_it():
+    async def ask():
+        future = asyncio.get_running_loop().create_future()
+        threading.Timer(0.2, future.set_result, ["42"]).start()
+        await asyncio.wait([future], timeout=4)
+        assert future.result() == "43"
+    asyncio.run(ask())
+"""
+
+
+def run_pytest(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run the test above under pytest, with the plugin."""
+    (folder / "test_it.py").write_text(STANDING)
+    bare = {k: v for k, v in os.environ.items() if not k.startswith(("LOOPSENTRY", "PYTEST"))}
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options],
+        cwd=folder,
+        env=bare,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_test_that_stands_still_is_told_at_once_and_in_its_report(tmp_path: Path) -> None:
+    """Past the capture while it stands, and in the section of the test that fails of it."""
+    ended = run_pytest(tmp_path, "-o", "loopsentry_watch=1")
+    assert "loopsentry: test_it.py::test_it stands still\nerror[LS601]" in ended.stderr
+    section = ended.stdout.split(" loopsentry ---")[1]
+    assert "error[LS601]" in section
+    assert "test_it.py:9 ask(), Task-1; waits for what is done already" in section
+
+
+def test_the_watch_of_pytest_can_be_turned_off(tmp_path: Path) -> None:
+    """With 0 nothing is watched."""
+    ended = run_pytest(tmp_path, "-o", "loopsentry_watch=0")
+    assert "LS601" not in ended.stdout + ended.stderr
+
+
+def test_a_watch_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    """A wrong word in the ini file ends the run, with what is wrong."""
+    ended = run_pytest(tmp_path, "-o", "loopsentry_watch=often")
+    assert ended.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "loopsentry_watch: 'often' is no number of seconds" in ended.stderr

@@ -49,6 +49,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="",
     )
     parser.addini(
+        "loopsentry_watch",
+        "seconds that an event loop may stand still before it is looked at; 0 for no watch",
+        default="5",
+    )
+    parser.addini(
         "loopsentry_fail_on",
         "severities (warning, error), codes or causes that fail a test which would pass",
         type="args",
@@ -95,7 +100,8 @@ def pytest_configure(config: pytest.Config) -> None:
         " forked child, as `loopsentry.testing.assert_loop_safe` does",
     )
     _pass_on(config)
-    if config.getini("loopsentry_fail_on") or config.getini("loopsentry_on_mismatch"):
+    named = ("loopsentry_fail_on", "loopsentry_on_mismatch")
+    if any(map(config.getini, named)) or config.getini("loopsentry_watch") != "5":
         from .settings import check
 
         check(config)

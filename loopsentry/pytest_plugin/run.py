@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import sys
 import weakref
 from collections.abc import Generator
@@ -14,13 +15,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from loopsentry._safely import safely
-from loopsentry.installation import Installation, current, install, switched_off, uninstall
+from loopsentry.installation import (
+    WATCH,
+    Installation,
+    current,
+    install,
+    switched_off,
+    uninstall,
+)
 from loopsentry.model import Clue, Diagnosis
 from loopsentry.story import WIDEST, WIDTH
 
 from .actors import Actor, Role, fixture_actor, place_of, test_actor
 from .sections import add_section, diagnosis_on, refer, without_notes
-from .settings import fail_on
+from .settings import fail_on, watched_seconds
 from .tally import Told, brief
 
 if TYPE_CHECKING:
@@ -41,7 +49,7 @@ def start(config: pytest.Config) -> Run | None:
     if switched_off():
         return None
     if current() is None:
-        install()
+        install(watch=None if WATCH in os.environ else watched_seconds(config))
         config.add_cleanup(uninstall)
     installation = current()
     if installation is None:
@@ -108,6 +116,22 @@ class Run:
     def hear(self, diagnosis: Diagnosis) -> None:
         """Keep a diagnosis for the next report."""
         self.heard.append(diagnosis)
+        if diagnosis.waits:
+            safely(self._tell_at_once)(diagnosis)
+
+    def _tell_at_once(self, diagnosis: Diagnosis) -> None:
+        """Tell of a test that stands still past pytest's capture: it may never be reported.
+
+        To where pytest's own `faulthandler_timeout` writes (_pytest/faulthandler.py).
+        """
+        from _pytest import faulthandler
+
+        key = getattr(faulthandler, "fault_handler_stderr_fd_key", None)
+        file = self.config.stash.get(key, None) if key is not None else None
+        if file is not None:
+            test = self.actors[0]["test"] if self.actors else "pytest"
+            story = self.installation.examiner.render(diagnosis)
+            os.write(file, f"\nloopsentry: {test} stands still\n{story}\n".encode())
 
     def witness(self, diagnosis: Diagnosis) -> None:
         """Keep an occurrence of a mistake, for the case that the test fails of what came of it."""

@@ -44,8 +44,25 @@ def check(config: pytest.Config) -> None:
             f"loopsentry_on_mismatch: {mode!r} is not available in this version;"
             f" valid is {', '.join(available)}"
         )
+    watched_seconds(config)
     for word in fail_on(config):
         _check_word(word)
+
+
+def watched_seconds(config: pytest.Config) -> float:
+    """The seconds of `loopsentry_watch`.
+
+    Raises:
+        pytest.UsageError: if it is no number of seconds.
+    """
+    text = str(config.getini("loopsentry_watch")).strip()
+    try:
+        seconds = 0.0 if text.lower() in ("", "off", "no", "false") else float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise pytest.UsageError(f"loopsentry_watch: {text!r} is no number of seconds")
+    return seconds
 
 
 def fail_on(config: pytest.Config) -> frozenset[str]:
