@@ -81,3 +81,19 @@ def test_the_audit_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert lines == 2
     assert times.keys() == own.keys()
     assert all(wall > 0 for wall, _ in times.values())
+
+
+def test_the_watch_is_measured() -> None:
+    """The watch's cost is a ratio near one, and a busy program is not accused."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "benchmarks.watch", "--pairs", "2", "--polls", "200"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    measured = json.loads(ended.stdout)
+    assert measured["with / without"] > 0
+    assert measured["false claims"] == 0
