@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from conftest import RunProgram
 
-WATCH = {"LOOPSENTRY_WATCH": "0.6"}
+WATCH = {"LOOPSENTRY_WATCH": "0.4"}
 HEAD = """
 import asyncio, functools, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +41,7 @@ def later(call: str) -> str:
         threading.Thread(target=other).start()
         async def wait():
             {{wait}}
-        await asyncio.wait([loop.create_task(wait(), name="waiter")], timeout=4)
+        await asyncio.wait([loop.create_task(wait(), name="waiter")], timeout=2.5)
     asyncio.run(main())
     """
 
@@ -63,7 +63,7 @@ HANGS: dict[str, tuple[str, str, str]] = {
         "count",
         """
     async def answer(): return 42
-    def count(loop): return asyncio.run_coroutine_threadsafe(answer(), loop).result(4)
+    def count(loop): return asyncio.run_coroutine_threadsafe(answer(), loop).result(2.5)
     async def main(): count(asyncio.get_running_loop())
     asyncio.run(main())
     """,
@@ -75,7 +75,7 @@ HANGS: dict[str, tuple[str, str, str]] = {
     async def answer():
         await asyncio.sleep(0.1)
         return 42
-    def count(future): return future.result(4)
+    def count(future): return future.result(2.5)
     async def main():
         future = asyncio.run_coroutine_threadsafe(answer(), asyncio.get_running_loop())
         await asyncio.sleep(0.05)
@@ -90,7 +90,7 @@ HANGS: dict[str, tuple[str, str, str]] = {
     async def answer(): return 42
     def ask(loop):
         asyncio.run_coroutine_threadsafe(answer(), loop).result()
-    def wait_for(thread): thread.join(4)
+    def wait_for(thread): thread.join(2.5)
     async def main():
         thread = threading.Thread(target=ask, args=(asyncio.get_running_loop(),))
         thread.start()
@@ -115,32 +115,32 @@ HANGS: dict[str, tuple[str, str, str]] = {
         task = asyncio.create_task(worker(asyncio.Queue()))
         await asyncio.sleep(0)
         loop = asyncio.get_running_loop()
-        threading.Timer(4, loop.call_soon_threadsafe, [task.cancel]).start()
+        threading.Timer(2.5, loop.call_soon_threadsafe, [task.cancel]).start()
     asyncio.run(main())
     """,
     ),
 }
 
 HEALTHY: dict[str, str] = {
-    "blocks in a coroutine": "async def main(): time.sleep(3)\nasyncio.run(main())",
+    "blocks in a coroutine": "async def main(): time.sleep(2)\nasyncio.run(main())",
     "blocks in a bare callback": """
     async def main():
         future = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().call_soon(time.sleep, 3)
+        asyncio.get_running_loop().call_soon(time.sleep, 2)
         asyncio.get_running_loop().call_soon(future.set_result, None)
         await future
     asyncio.run(main())
     """,
     "computes": """
     async def main():
-        end = time.monotonic() + 3
+        end = time.monotonic() + 2
         while time.monotonic() < end: sum(range(100_000))
     asyncio.run(main())
     """,
-    "idles": "asyncio.run(asyncio.sleep(3))",
+    "idles": "asyncio.run(asyncio.sleep(2))",
     "is busy with many tasks": """
     async def work():
-        end = time.monotonic() + 3
+        end = time.monotonic() + 2
         while time.monotonic() < end: await asyncio.sleep(0)
     async def main(): await asyncio.gather(*(work() for _ in range(200)))
     asyncio.run(main())
@@ -151,11 +151,11 @@ HEALTHY: dict[str, str] = {
     """,
     "joins a thread that works": """
     async def main():
-        thread = threading.Thread(target=time.sleep, args=(3,)); thread.start(); thread.join()
+        thread = threading.Thread(target=time.sleep, args=(2,)); thread.start(); thread.join()
     asyncio.run(main())
     """,
     "asks the loop of another thread": """
-    async def answer(): await asyncio.sleep(3)
+    async def answer(): await asyncio.sleep(2)
     other = asyncio.new_event_loop()
     threading.Thread(target=other.run_forever, daemon=True).start()
     async def main(): asyncio.run_coroutine_threadsafe(answer(), other).result()
@@ -166,7 +166,7 @@ HEALTHY: dict[str, str] = {
         event = asyncio.Event()
         try: await event.wait()
         finally:
-            asyncio.get_running_loop().call_later(3, event.set)
+            asyncio.get_running_loop().call_later(2, event.set)
             await event.wait()
     async def main():
         task = asyncio.create_task(work()); await asyncio.sleep(0)
@@ -177,7 +177,7 @@ HEALTHY: dict[str, str] = {
         async def __aenter__(self): return self
         async def __aexit__(self, *exc):
             event = asyncio.Event()
-            asyncio.get_running_loop().call_later(3, event.set)
+            asyncio.get_running_loop().call_later(2, event.set)
             await event.wait()
     async def work():
         async with Slow(): await asyncio.Event().wait()
@@ -333,9 +333,11 @@ EXHAUSTED: dict[str, tuple[str, str, str | None, str]] = {
         "proven",
         "hold",
         """
+    got = []
     async def hold():
         async with engine.connect() as connection:
-            await asyncio.sleep(5)
+            got.append(connection)
+            await asyncio.sleep(60)
     async def take():
         try:
             async with engine.connect(): pass
@@ -344,7 +346,7 @@ EXHAUSTED: dict[str, tuple[str, str, str | None, str]] = {
             raise
     async def main():
         tasks = [asyncio.create_task(hold()) for _ in range(2)]
-        await asyncio.sleep(0.3)
+        while len(got) < 2: await asyncio.sleep(0.01)
         try: await take()
         except Exception as exc: logging.exception("refused")
         sys.exit(1)
