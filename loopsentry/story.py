@@ -19,6 +19,8 @@ INDENT = " " * 9
 WIDTH = 80
 #: As wide as messages become on terminals that have room.
 WIDEST = 100
+#: What stands for the objects that were left out of a library's text.
+_CUT = " ... "
 SOURCE = " " * 7 + "| "
 FIXES_SHOWN = 2
 WAITS_SHOWN = 3
@@ -64,7 +66,9 @@ def tell(
     lines.append(Line("more", f"  more: loopsentry explain {diagnosis.code}"))
     original = diagnosis.original
     own = original is not None and original.type.startswith("loopsentry.")
-    if original is not None and original.message and not (own or beside):
+    # What was shortened is more readable than what stands above, and what people search for.
+    repeated = beside and original is not None and _CUT not in original.message
+    if original is not None and original.message and not (own or repeated):
         lines.append(Line("original", f"  original: {_verbatim(original)}"))
     shown = (Line(line.role, visible(line.text)) for line in lines)
     return [piece for line in shown for piece in _fold(line, width)]
