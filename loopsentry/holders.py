@@ -26,6 +26,8 @@ from .exceptions import is_a, text_of
 from .model import Operation, Place
 
 SEARCH_SECONDS = 0.003
+#: Where seconds were waited before, such as for a pool.
+LONG_SEARCH_SECONDS = 0.1
 FRAMES_SEEN = 400
 
 _WAITING = frozenset({"__aexit__", "_run_to_completion"})  # the second since SQLAlchemy 2.1
@@ -72,7 +74,7 @@ def search_tasks(loop: asyncio.AbstractEventLoop, aliases: set[int]) -> Operatio
 
 def find_hands(
     held_by: Callable[[Any], list[int]], wanted: set[int]
-) -> dict[int, tuple[str, Place | None]]:
+) -> tuple[dict[int, tuple[str, Place | None]], bool]:
     """Find the tasks of the running loop that have objects in hand, among their frames' variables.
 
     Args:
@@ -80,13 +82,16 @@ def find_hands(
         wanted: those that are looked for.
 
     Returns:
-        For each that was found its task's name, and the line of the frame that has it.
+        For each that was found its task's name, and the line of the frame that has it; and
+        whether all tasks were searched: without a running loop, or in too short a time, not.
     """
     found: dict[int, tuple[str, Place | None]] = {}
     loop = _frames.running_loop()
-    deadline = perf_counter() + SEARCH_SECONDS
+    deadline = perf_counter() + LONG_SEARCH_SECONDS
     for task in asyncio.all_tasks(loop) if loop is not None else ():
-        if perf_counter() > deadline or len(found) == len(wanted):
+        if perf_counter() > deadline:
+            return found, False
+        if len(found) == len(wanted):
             break
         sites = list(sites_of(task))
         if task is asyncio.current_task(loop):
@@ -98,7 +103,7 @@ def find_hands(
                 for each in held_by(value):
                     if each in wanted:
                         found[each] = (task.get_name(), _frames.place_of(site))
-    return found
+    return found, loop is not None
 
 
 def _place_of_call(task: asyncio.Task[Any], outermost: Site) -> Place:

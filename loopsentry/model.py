@@ -396,6 +396,7 @@ class Holder:
         place: the user's line that has it in hand, if one is known.
         opened_at: where the connection was opened.
         seconds: for how long it has been out, None where that is not known.
+        searched: whether all tasks were looked at for one that has it in hand.
     """
 
     label: str
@@ -403,6 +404,7 @@ class Holder:
     place: Place | None = None
     opened_at: Place | None = None
     seconds: float | None = None
+    searched: bool = False
 
 
 HangKind = Literal["lost-wakeup", "self-deadlock", "unfinished-cancellation"]

@@ -213,7 +213,8 @@ def _holding(diagnosis: Diagnosis) -> list[Line]:
     lines = []
     for holder in diagnosis.holders[:WAITS_SHOWN]:
         where = f" at {holder.place.short}" if holder.place else ""
-        who = f", {holder.task}{where}" if holder.task else ", in hand of no task"
+        nobody = ", in hand of no task" if holder.searched else ""
+        who = f", {holder.task}{where}" if holder.task else nobody
         opened = f"; opened at {holder.opened_at.short}" if holder.opened_at else ""
         lines.append(Line("site", f"  holds  {holder.label}{who}{opened}"))
     if len(diagnosis.holders) > WAITS_SHOWN:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import loopsentry
+from loopsentry.causes import pool_exhausted
+from loopsentry.model import Evidence, Holder, Symptom
 from loopsentry.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -462,3 +464,13 @@ def test_a_watch_that_is_no_number_is_refused(tmp_path: Path) -> None:
     ended = run_pytest(tmp_path, "-o", "loopsentry_watch=often")
     assert ended.returncode == pytest.ExitCode.USAGE_ERROR
     assert "loopsentry_watch: 'often' is no number of seconds" in ended.stderr
+
+
+def test_tasks_that_were_not_searched_are_not_said_to_hold_nothing() -> None:
+    """Where the search was cut short nothing is claimed of those that it did not reach."""
+    said = Symptom(kind="exhausted", library="sqlalchemy", type="TimeoutError", text="")
+    for searched in (False, True):
+        holders = (Holder(label="AsyncSession", searched=searched),)
+        verdict = pool_exhausted.match(Evidence(symptoms=(said,), holders=holders))
+        assert verdict is not None
+        assert ("no task at work" in verdict.notes[0]) is searched

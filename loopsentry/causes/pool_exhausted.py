@@ -21,7 +21,7 @@ def match(evidence: Evidence) -> Verdict | None:
     """Match a pool that had nothing to give; proven where who has its connections is known."""
     if not evidence.has("exhausted"):
         return None
-    idle = [each for each in evidence.holders if each.task is None]
+    idle = [each for each in evidence.holders if each.task is None and each.searched]
     out = f"{len(evidence.holders)} connections are out" if evidence.holders else ""
     kept = f"; no task at work has {len(idle)} of them in hand" if idle else ""
     return Verdict(

@@ -399,13 +399,14 @@ class _Listeners:
             if pool_of(record) is pool and fairy is not None:
                 out[id(fairy)] = (fairy, birth)
         sessions = _sessions_by_fairy() if out else {}
-        hands = find_hands(_fairies_of, set(out)) if out else {}
+        hands, searched = find_hands(_fairies_of, set(out))
         return tuple(
             Holder(
                 label=sessions.get(key, "AsyncConnection"),
                 task=hands[key][0] if key in hands else None,
                 place=hands[key][1] if key in hands else None,
                 opened_at=birth.place if birth is not None else None,
+                searched=searched,
             )
             for key, (_fairy, birth) in out.items()
         )
