@@ -177,6 +177,11 @@ def walk_back(frame: FrameType | None) -> Iterator[FrameType]:
         frame = frame.f_back
 
 
+def sites_of_stack(frame: FrameType | None) -> list[Site]:
+    """List where a frame and its callers stand now, the innermost first."""
+    return [site_of(each) for each in walk_back(frame)]
+
+
 def walk_traceback(traceback: TracebackType | None) -> list[Site]:
     """List a traceback's sites from the innermost outwards."""
     sites = []
@@ -317,7 +322,7 @@ def _waiting_caller() -> list[Frame]:
     """The frames of the one thread that waits for a portal, up to the user's; none if several."""
     callers = []
     for frame in sys._current_frames().values():
-        stack = [describe(site_of(f)) for f in walk_back(frame)]
+        stack = list(map(describe, sites_of_stack(frame)))
         # Not only the innermost of the portal's frames: it may still be handing its task over.
         calls = (i for i, f in enumerate(stack) if f.function in _PORTALS.get(f.module, ()))
         inner = next((i for i in calls if not stack[i].coroutine), None)
@@ -381,7 +386,7 @@ def thread_of(loop: Any) -> list[Site]:
     if not loop.is_running():
         return []
     for frame in sys._current_frames().values():
-        sites = [site_of(f) for f in walk_back(frame)]
+        sites = sites_of_stack(frame)
         for index, site_ in enumerate(sites):
             if loop_run_by(site_) is loop:
                 return sites[index:]

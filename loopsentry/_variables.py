@@ -9,6 +9,7 @@ from typing import Any
 
 from ._frames import is_user_file
 from ._safely import safely
+from .exceptions import variables_of
 
 #: How long the user's modules may be searched for one object.
 SEARCH_SECONDS = 0.02
@@ -40,7 +41,7 @@ def _find(holds: Callable[[Any], bool], makers: frozenset[str]) -> Found | None:
     found: list[tuple[int, str, str | None]] = []
     deadline = perf_counter() + SEARCH_SECONDS
     for name, module in list(sys.modules.items()):
-        names = _attributes_of(module)
+        names = variables_of(module)
         if not _is_own(names) and name != "__main__":
             continue
         if perf_counter() > deadline:
@@ -57,20 +58,11 @@ def _variable_in(names: dict[str, Any], holds: Callable[[Any], bool]) -> str | N
     for variable, value in list(names.items()):
         if holds(value):
             return variable
-        if _is_own(_attributes_of(sys.modules.get(type(value).__module__))):
-            for attribute, inner in list(_attributes_of(value).items()):
+        if _is_own(variables_of(sys.modules.get(type(value).__module__))):
+            for attribute, inner in list(variables_of(value).items()):
                 if holds(inner):
                     return f"{variable}.{attribute}"
     return None
-
-
-def _attributes_of(target: Any) -> dict[str, Any]:
-    """An object's own attributes, without running a `__getattr__` of it: modules may be lazy."""
-    try:
-        attributes = object.__getattribute__(target, "__dict__")
-    except AttributeError:
-        return {}
-    return attributes if type(attributes) is dict else {}
 
 
 def _is_own(names: dict[str, Any]) -> bool:

@@ -133,7 +133,7 @@ def _self_deadlock(standstill: Standstill) -> Hang | None:
     standstill.seen = tuple(who.met)
     blocked = _blocked_on(standstill.frame)
     thread = _name_of(standstill.ident)
-    place = user_place(map(_frames.site_of, walk_back(standstill.frame)))
+    place = user_place(_frames.sites_of_stack(standstill.frame))
     task = asyncio.current_task(standstill.loop)
     words = "a thread" if is_a(blocked, threading.Thread) else "the result of a coroutine"
     first = Wait(
@@ -170,7 +170,7 @@ class _Who:
     def __init__(self, standstill: Standstill) -> None:
         self.loop = standstill.loop
         self.home = standstill
-        self.threads = _threads()
+        self.threads = sys._current_frames()
         self.met: list[Any] = []
         self._asked: list[Any] = []
 
@@ -230,14 +230,9 @@ class _Who:
         """The other threads that were found to be stuck."""
         for ident in self._asked:
             if isinstance(ident, int) and ident != self.home.ident:
-                frame = self.threads.get(ident)
-                place = user_place(map(_frames.site_of, walk_back(frame)))
+                place = user_place(_frames.sites_of_stack(self.threads.get(ident)))
                 awaits = "the result of a coroutine on this loop"
                 yield Wait(thread=_name_of(ident), place=place, awaits=awaits)
-
-
-def _threads() -> dict[int, FrameType]:
-    return sys._current_frames()
 
 
 def _blocked_on(frame: FrameType | None) -> Any:

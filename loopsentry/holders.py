@@ -87,16 +87,14 @@ def find_hands(
     """
     found: dict[int, tuple[str, Place | None]] = {}
     loop = _frames.running_loop()
+    mine = asyncio.current_task(loop) if loop is not None else None
     deadline = perf_counter() + LONG_SEARCH_SECONDS
     for task in asyncio.all_tasks(loop) if loop is not None else ():
         if perf_counter() > deadline:
             return found, False
         if len(found) == len(wanted):
             break
-        sites = list(sites_of(task))
-        if task is asyncio.current_task(loop):
-            sites = list(_frames.walk_live())[::-1]
-        for site in sites:
+        for site in sites_of(task) if task is not mine else reversed(list(_frames.walk_live())):
             if not _frames.is_user(site.frame):
                 continue
             for value in _frames.variables_in(site.frame).values():
@@ -215,8 +213,7 @@ def sites_of(task: asyncio.Task[Any]) -> Iterator[Site]:
         yield site_of(frame)
         if frame.f_code.co_name == "greenlet_spawn":
             inner = getattr(_frames.variables_in(frame).get("context"), "gr_frame", None)
-            sites = [_frames.site_of(f) for f in _frames.walk_back(inner)]
-            yield from reversed(sites)
+            yield from reversed(_frames.sites_of_stack(inner))
 
 
 def _suspended(awaited: Any) -> tuple[FrameType | None, Any]:

@@ -52,6 +52,8 @@ class Installation:
                 self.examiner.sinks.append(opened)
         self.attach_probes()
         self._attach_screen()
+        self._attached.callback(self.pause_watch)
+        self._attached.callback(self.registry.on_start(self.resume_watch))
         for hook in self.shelves.hooks:
             self._attached.callback(hook.attach(self.examiner.report_shown, self.registry))
         self.configure(self.examiner.options)
@@ -87,20 +89,20 @@ class Installation:
         """Watch for loops that stand still, from the first loop's start on where that is heard."""
         if self.watchdog is not None and self.watchdog.seconds == seconds:
             return
+        self.pause_watch()
+        self.watchdog = Watchdog(seconds, self.examiner.report_hang) if seconds else None
+        if not STARTS_HEARD:
+            self.resume_watch()
+
+    def pause_watch(self) -> None:
+        """End the thread that watches, if there is one."""
         if self.watchdog is not None:
             self.watchdog.stop()
-            self.watchdog = None
-        if not seconds:
-            return
-        dog = self.watchdog = Watchdog(seconds, self.examiner.report_hang)
-        self._attached.callback(dog.stop)
-        self._attached.callback(self.registry.on_start(lambda _loop: self._wake(dog)))
-        if not STARTS_HEARD:
-            dog.start()
 
-    def _wake(self, dog: Watchdog) -> None:
-        if dog is self.watchdog:
-            dog.start()
+    def resume_watch(self, _loop: Any = None) -> None:
+        """Watch again, if that is asked for; `_loop` is one that starts."""
+        if self.watchdog is not None:
+            self.watchdog.start()
 
     def detach(self) -> None:
         """Undo everything, the last first; what cannot be undone does not keep the rest."""
@@ -239,15 +241,14 @@ def _watch_forks() -> None:
 def _stop_watching() -> None:
     """CPython warns of forks of processes with threads, also of ours."""
     for installation in _installed:
-        if installation.watchdog is not None:
-            installation.watchdog.stop()
+        installation.pause_watch()
 
 
 def _watch_again() -> None:
     # Where CPython warns (since 3.12) it looks after this: the next loop's start begins it again.
-    for installation in _installed:
-        if installation.watchdog is not None and not STARTS_HEARD:
-            installation.watchdog.start()
+    if not STARTS_HEARD:
+        for installation in _installed:
+            installation.resume_watch()
 
 
 def _keep_inherited() -> None:
@@ -255,8 +256,7 @@ def _keep_inherited() -> None:
     _composing = threading.RLock()
     for installation in _installed:
         keep(*installation.registry.births)
-        if installation.watchdog is not None and not STARTS_HEARD:
-            installation.watchdog.start()
+    _watch_again()
 
 
 def uninstall() -> None:

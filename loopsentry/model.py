@@ -548,6 +548,17 @@ class Evidence:
         """Whether one of these complaints is in the tree."""
         return says(self.symptoms, *kinds)
 
+    def judge_hang(self, cause: str, note: str) -> Verdict | None:
+        """What the cause of that name says of a loop that stands still, None if it has another."""
+        if self.hang is None or self.hang.kind != cause:
+            return None
+        return Verdict(
+            certainty=self.hang.certainty,
+            explains=frozenset({"hang"}),
+            one_loop=True,
+            notes=(note,),
+        )
+
     @property
     def left_unusable(self) -> bool:
         """Whether the complaints are those of an object that is busy or on a wrong loop."""
@@ -587,7 +598,6 @@ class Evidence:
             "owner-running": owner is not None and owner.state == "running",
             "collected": self.collected,
             "client": self.subject is not None and self.subject.kind == "client",
-            "blocking": self.hang is not None and self.hang.blocking,
             "starved": self.hang is not None and not self.hang.blocking,
         }
         found = {name for name, holds in told.items() if holds}

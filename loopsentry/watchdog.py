@@ -122,8 +122,7 @@ class Watchdog:
         self._told.add(loop)
         self._seen.pop(ident, None)
         waits = tuple(replace(wait, seconds=now - first) for wait in hang.waits)
-        sites = list(map(_frames.site_of, _frames.walk_back(frame)))
-        self.tell(loop, replace(hang, waits=waits), sites)
+        self.tell(loop, replace(hang, waits=waits), _frames.sites_of_stack(frame))
 
 
 def _are_same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:

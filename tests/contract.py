@@ -87,5 +87,4 @@ CONDITIONS = {
     "synchronous-engine",
     "hook",
     "starved",
-    "blocking",
 }

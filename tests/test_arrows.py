@@ -26,7 +26,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "_wording": NOTHING,
     "program": NOTHING,
     "exceptions": NOTHING,
-    "_variables": frozenset({"_frames", "_safely"}),
+    "_variables": frozenset({"_frames", "_safely", "exceptions"}),
     "_screen": frozenset({"_safely", "exceptions"}),
     "_frames": frozenset({"model", "exceptions"}),
     "registry": frozenset({"model"}),
@@ -108,7 +108,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "contexts": frozenset({"model"}),
     "fixes": NOTHING,
     "renderers": frozenset({"model", "story"}),
-    "sinks": frozenset({"model", "story", "renderers", "_safely"}),
+    "sinks": frozenset({"model", "story", "renderers", "_safely", "_screen"}),
     "asgi": frozenset({"installation", "model", "report", "_safely"}),
     "sqlalchemy_plugin": frozenset({"installation"}),
     "crossings": frozenset(

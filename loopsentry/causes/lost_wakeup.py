@@ -19,12 +19,4 @@ CAUSE = "lost-wakeup"
 
 def match(evidence: Evidence) -> Verdict | None:
     """Match what was seen of a loop that stands still."""
-    hang = evidence.hang
-    if hang is None or hang.kind != CAUSE:
-        return None
-    return Verdict(
-        certainty=hang.certainty,
-        explains=frozenset({"hang"}),
-        one_loop=True,
-        notes=("completed by another thread, which did not wake the loop",),
-    )
+    return evidence.judge_hang(CAUSE, "completed by another thread, which did not wake the loop")

@@ -18,12 +18,6 @@ CAUSE = "self-deadlock"
 
 def match(evidence: Evidence) -> Verdict | None:
     """Match what was seen of a loop that stands still."""
-    hang = evidence.hang
-    if hang is None or hang.kind != CAUSE:
-        return None
-    return Verdict(
-        certainty=hang.certainty,
-        explains=frozenset({"hang"}),
-        one_loop=True,
-        notes=("nothing but the end of the process, or a time-out, ends this",),
+    return evidence.judge_hang(
+        CAUSE, "nothing but the end of the process, or a time-out, ends this"
     )

@@ -18,12 +18,6 @@ CAUSE = "unfinished-cancellation"
 
 def match(evidence: Evidence) -> Verdict | None:
     """Match what was seen of a loop that stands still."""
-    hang = evidence.hang
-    if hang is None or hang.kind != CAUSE:
-        return None
-    return Verdict(
-        certainty=hang.certainty,
-        explains=frozenset({"hang"}),
-        one_loop=True,
-        notes=("asyncio.run cancels what is left at its end, and waits for it",),
+    return evidence.judge_hang(
+        CAUSE, "asyncio.run cancels what is left at its end, and waits for it"
     )

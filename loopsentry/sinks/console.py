@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 
 from loopsentry._safely import safely
+from loopsentry._screen import is_terminal
 from loopsentry.model import Diagnosis
 from loopsentry.renderers import plain
 
@@ -24,7 +25,7 @@ class Console:
         """Print to standard error, coloured if that is a terminal; never to standard output."""
         if shown or sys.stderr is None:
             return
-        if self.colours and sys.stderr.isatty():
+        if self.colours and is_terminal():
             from rich.console import Console as RichConsole
 
             from loopsentry.renderers import terminal
@@ -43,7 +44,7 @@ class Console:
 @safely
 def open_sink(_environment: Mapping[str, str]) -> Console:
     """The console is always there; what colours it is imported now, if it is a terminal."""
-    colours = sys.stderr is not None and sys.stderr.isatty()
+    colours = is_terminal()
     if colours:
         import rich.console
 
