@@ -282,16 +282,27 @@ def _mode(asked: str | None) -> str:
     return named
 
 
+def seconds_of(asked: float | str) -> float:
+    """How long a loop may stand still, as asked for in a number or a word; 0 for no watch.
+
+    Raises:
+        ValueError: if it is no length of time.
+    """
+    off = isinstance(asked, str) and asked.lower() in ("off", "no", "false")
+    seconds = 0.0 if off else float(asked)
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(f"watch={asked!r} is no number of seconds; 0 means no watch")
+    return seconds
+
+
 def _seconds(asked: float | None) -> float:
     if asked is not None:
-        if not 0 <= asked < float("inf"):
-            raise ValueError(f"watch={asked!r} is no number of seconds; 0 means no watch")
-        return float(asked)
+        return seconds_of(asked)
     if _installed and WATCH not in os.environ:
         return _installed[0].examiner.options.watch
     named = os.environ.get(WATCH, "0")
     try:
-        return _seconds(0.0 if named.lower() in ("off", "no", "false") else float(named))
+        return seconds_of(named)
     except ValueError:
         logger.warning("%s=%s is no number of seconds; nothing is watched", WATCH, named)
         return 0.0

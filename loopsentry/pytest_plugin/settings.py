@@ -56,13 +56,12 @@ def watched_seconds(config: pytest.Config) -> float:
         pytest.UsageError: if it is no number of seconds.
     """
     text = str(config.getini("loopsentry_watch")).strip()
+    from loopsentry.installation import seconds_of
+
     try:
-        seconds = 0.0 if text.lower() in ("", "off", "no", "false") else float(text)
+        return seconds_of(text or "0")
     except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise pytest.UsageError(f"loopsentry_watch: {text!r} is no number of seconds")
-    return seconds
+        raise pytest.UsageError(f"loopsentry_watch: {text!r} is no number of seconds") from None
 
 
 def fail_on(config: pytest.Config) -> frozenset[str]:
