@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING
 
 from ._safely import safely
@@ -104,14 +104,24 @@ def _examine(exc: Exception, scope: Scope) -> None:
 def describe_scope(scope: Scope) -> dict[str, str]:
     """What was asked for: the method and the route's pattern, never the path with its values.
 
-    FastAPI leaves the route in the scope; Starlette leaves the endpoint (starlette/routing.py),
-    which is named instead.
+    FastAPI leaves the route in the scope, Litestar its pattern (litestar/_asgi/asgi_router.py);
+    Starlette leaves the endpoint (starlette/routing.py), which is named instead; Quart leaves
+    nothing there.
     """
     kind = str(scope.get("type", ""))
     found = {"name": kind}
-    pattern = getattr(scope.get("route"), "path", None)
+    pattern = getattr(scope.get("route"), "path", None) or scope.get("path_template")
     endpoint = getattr(scope.get("endpoint"), "__name__", None)
-    what = pattern or (f"{endpoint}()" if endpoint else None)
+    what = pattern or (f"{endpoint}()" if endpoint else None) or _rule_in_context()
     if what is not None:
         found["route"] = f"{scope.get('method', kind.upper())} {what}"
     return found
+
+
+def _rule_in_context() -> str | None:
+    """The pattern of Quart's present request, from its context variable (quart/globals.py)."""
+    for variable, value in copy_context().items():
+        if variable.name == "quart.request_ctx":
+            rule = getattr(getattr(value, "request", None), "url_rule", None)
+            return getattr(rule, "rule", None)
+    return None

@@ -25,12 +25,11 @@ from sqlalchemy.util import greenlet_spawn
 from ._safely import safely
 from ._sockets import bury, cut, end, keep
 from .mismatch import HealedMismatchError, LoopMismatchError
-from .model import Birth, Clue, Reporter
+from .model import MODES, Birth, Clue, Mode, Reporter, mode_of
 from .registry import Registry
 
 logger = logging.getLogger("loopsentry")
 
-MODES = ("annotate", "raise", "reconnect")
 #: The execution option that sets the mode of one engine.
 OPTION = "loopsentry_on_mismatch"
 TEXT = "this connection belongs to another event loop; nothing was sent"
@@ -64,13 +63,14 @@ class Guard:
 
     # which mode ----------------------------------------------------------------------------
 
-    def mode_of(self, engine: Engine | None) -> str:
+    def mode_for(self, engine: Engine | None) -> Mode:
         """What an engine asks for in its execution options, else what the process does."""
         asked = engine.get_execution_options().get(OPTION) if engine is not None else None
         if asked is None:
             return self.registry.on_mismatch
-        if asked in MODES:
-            return str(asked)
+        mode = mode_of(asked)
+        if mode is not None:
+            return mode
         if str(asked) not in self._complained:
             self._complained.add(str(asked))
             logger.warning(
@@ -91,7 +91,7 @@ class Guard:
             The exception to raise at checkout: a `LoopMismatchError` for the program, or a
             `DisconnectionError`, at which the pool opens a new connection; None to go on.
         """
-        mode = self.mode_of(engine)
+        mode = self.mode_for(engine)
         if mode == "annotate":
             return None
         clue = self.describe(driver_connection, birth)

@@ -16,7 +16,7 @@ from . import __version__, _frames, _screen, catalog
 from ._safely import complain, safely
 from ._sockets import keep
 from .exceptions import type_name_of
-from .model import Diagnosis
+from .model import MODES, Diagnosis, Mode, mode_of
 from .recognition import Recogniser
 from .registry import Registry
 from .report import Examiner, Options, Sink
@@ -24,7 +24,6 @@ from .watchdog import Watchdog
 
 logger = logging.getLogger("loopsentry")
 
-MODES = ("annotate", "raise", "reconnect")
 #: Whether starts of loops are heard of (sys.monitoring); before, the watch begins at once.
 STARTS_HEARD = sys.version_info >= (3, 12)
 
@@ -120,7 +119,24 @@ _subscribers: list[Callable[[Diagnosis], object]] = []
 
 
 class Handle:
-    """What `install()` returns: usable as a context manager that uninstalls at its end."""
+    """What `install()` returns: usable as a context manager that uninstalls at its end.
+
+    Its `repr()` says what is installed at that moment: version, options, engines seen.
+    """
+
+    def __repr__(self) -> str:
+        installed = current()
+        if installed is None:
+            why = "switched off by LOOPSENTRY" if switched_off() else "not installed"
+            return f"<loopsentry {__version__}: {why}>"
+        options = installed.examiner.options
+        asked = [f"on_mismatch={options.on_mismatch!r}"]
+        asked += [f"{name}=True" for name in ("evict", "verbose") if getattr(options, name)]
+        asked += ["rewrite_message=False"] * (not options.rewrite_message)
+        asked += [f"watch={options.watch}"] * bool(options.watch)
+        engines = len(installed.registry.engines)
+        seen = f"{engines} engine{'s' * (engines != 1)} seen"
+        return f"<loopsentry {__version__} installed: {', '.join(asked)}; {seen}>"
 
     def __enter__(self) -> Self:
         return self
@@ -146,7 +162,7 @@ def switched_off(environment: Mapping[str, str] = os.environ) -> bool:
 
 def install(
     *,
-    on_mismatch: str | None = None,
+    on_mismatch: Mode | None = None,
     rewrite_message: bool = True,
     evict: bool = False,
     verbose: bool | None = None,
@@ -176,7 +192,8 @@ def install(
             and tells what can be proven (also `LOOPSENTRY_WATCH`; 0, the default, for no watch).
 
     Returns:
-        A handle that may be used as a context manager; leaving it calls `uninstall()`.
+        A handle whose `repr()` says what is installed, and that may be used as a context manager;
+        leaving it calls `uninstall()`.
 
     Raises:
         ValueError: for a mode that does not exist, or a negative number of seconds.
@@ -266,20 +283,21 @@ def uninstall() -> None:
             _installed.pop().detach()
 
 
-def _mode(asked: str | None) -> str:
+def _mode(asked: str | None) -> Mode:
     if asked is not None:
-        if asked not in MODES:
+        mode = mode_of(asked)
+        if mode is None:
             raise ValueError(f"on_mismatch={asked!r} is not one of {', '.join(MODES)}")
-        return asked
+        return mode
     named = os.environ.get("LOOPSENTRY_ON_MISMATCH", "annotate")
-    if named not in MODES:
+    mode = mode_of(named)
+    if mode is None:
         logger.warning(
             "LOOPSENTRY_ON_MISMATCH=%s is not valid, valid are %s; using annotate",
             named,
             ", ".join(MODES),
         )
-        return "annotate"
-    return named
+    return mode or "annotate"
 
 
 def seconds_of(asked: float | str) -> float:

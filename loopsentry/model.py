@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 Certainty = Literal["proven", "likely", "undetermined"]
 Severity = Literal["error", "warning"]
@@ -20,6 +20,8 @@ ObjectKind = Literal["connection", "session", "pool", "engine", "primitive", "fu
 DataRisk = Literal["not-sent", "maybe-executed", "unknown"]
 Stage = Literal["ping", "begin", "statement", "commit"]
 Action = Literal["none", "evicted", "raised", "reconnected"]
+Mode = Literal["annotate", "raise", "reconnect"]
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 SymptomKind = Literal[
     "foreign-loop",  # a text that speaks of another event loop
@@ -38,6 +40,11 @@ SymptomKind = Literal[
     "refused",  # a crossing was stopped before anything was sent
     "replaced",  # a crossing was healed before anything was sent
 ]
+
+
+def mode_of(asked: object) -> Mode | None:
+    """A mode as it was asked for in some setting, None if there is no such mode."""
+    return next((mode for mode in MODES if mode == asked), None)
 
 
 #: Give the name of a cell whose code is compiled under a file's name; filled by a notebook's shell.

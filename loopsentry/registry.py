@@ -26,6 +26,7 @@ from .model import (
     Holder,
     LoopInfo,
     LoopState,
+    Mode,
     ObjectKind,
     Place,
     Sighting,
@@ -106,7 +107,7 @@ class Registry:
     def __init__(self) -> None:
         self.sight: Callable[[Any], Sighting | None] = lambda _target: None
         self.recognise: Callable[[Stack], LoopInfo] = lambda _stack: LoopInfo(id=0)
-        self.on_mismatch = "annotate"
+        self.on_mismatch: Mode = "annotate"
         self._describers: list[Describer] = []
         self._loop_listeners: list[Callable[[AbstractEventLoop], None]] = []
         self._start_listeners: list[Callable[[AbstractEventLoop], None]] = []
@@ -163,7 +164,7 @@ class Registry:
         """Call back when the mode of the process was set, perhaps to what it was."""
         return _listen(self._mode_listeners, listener)
 
-    def set_mode(self, mode: str) -> None:
+    def set_mode(self, mode: Mode) -> None:
         """Set what a crossing leads to in this process, also for engines that exist already."""
         self.on_mismatch = mode
         for listener in list(self._mode_listeners):

@@ -12,7 +12,7 @@ from .annotation import annotate, shown_before, told_elsewhere, told_on
 from .catalog import Shelves
 from .diagnosis import diagnose, gravity
 from .evidence import Case, Collector
-from .model import Clue, Diagnosis, EngineInfo, Evidence, Hang
+from .model import Clue, Diagnosis, EngineInfo, Evidence, Hang, Mode
 from .recognition import Recogniser
 from .registry import Registry
 from .renderers import plain
@@ -39,7 +39,7 @@ class Options:
         watch: seconds that a loop may stand still before that is looked into; 0 for no watch.
     """
 
-    on_mismatch: str = "annotate"
+    on_mismatch: Mode = "annotate"
     rewrite_message: bool = True
     evict: bool = False
     verbose: bool = False

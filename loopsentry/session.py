@@ -56,15 +56,16 @@ class EngineNotChosenError(LookupError):
 class _ScopeMethod:
     """A scope that works on an instance, and on the class for the one tracked engine."""
 
-    def __init__(self, open_scope: Callable[[Source], Scope], doc: str) -> None:
+    def __init__(self, open_scope: Callable[..., Scope], doc: str) -> None:
         self._open_scope = open_scope
         self.__doc__ = doc
 
     def __get__(
         self, factory: AsyncSessionFactory | None, _owner: type[AsyncSessionFactory]
-    ) -> Callable[[], Scope]:
-        def scope() -> Scope:
-            return self._open_scope(choose_source() if factory is None else factory)
+    ) -> Callable[..., Scope]:
+        def scope(**session_options: Any) -> Scope:
+            source = choose_source() if factory is None else factory
+            return self._open_scope(source, **session_options)
 
         scope.__doc__ = self.__doc__
         return scope
@@ -145,7 +146,7 @@ class _OwnPoolEngine(OptionEngine):
             self.dialect.do_terminate(self.opened.pop())
 
 
-def session_scope(engine: Source) -> Scope:
+def session_scope(engine: Source, **session_options: Any) -> Scope:
     """Open a session on the shared engine, and close it at the end.
 
     For code that always runs on the event loop on which the engine is used: request handlers,
@@ -157,19 +158,22 @@ def session_scope(engine: Source) -> Scope:
     Args:
         engine: an `AsyncEngine`, an `async_sessionmaker` (its options stay in force), or an
             `AsyncSessionFactory`.
+        **session_options: options of the `AsyncSession` for this scope alone, such as
+            `expire_on_commit=False`; they come before the sessionmaker's.
 
     Returns:
         An async context manager that yields the `AsyncSession`.
 
     Raises:
-        TypeError: if `engine` is none of these.
+        TypeError: if `engine` is none of these, for an option that sessions do not have, and for
+            `bind` and `binds`.
 
     Since version 0.1.0.
     """
-    return _shared(_maker_of(engine))
+    return _shared(_maker_of(engine), _checked(session_options))
 
 
-def session_scope_fresh(engine: Source) -> Scope:
+def session_scope_fresh(engine: Source, **session_options: Any) -> Scope:
     """Open a session on an engine of its own, and dispose of both at the end.
 
     For code that may run on another event loop than the application: command-line programs that
@@ -191,18 +195,21 @@ def session_scope_fresh(engine: Source) -> Scope:
 
     Args:
         engine: an `AsyncEngine`, an `async_sessionmaker`, or an `AsyncSessionFactory`.
+        **session_options: options of the `AsyncSession` for this scope alone, such as
+            `expire_on_commit=False`; they come before the sessionmaker's.
 
     Returns:
         An async context manager that yields the `AsyncSession`.
 
     Raises:
         EngineNotChosenError: if an `async_sessionmaker` names no engine, or several.
-        TypeError: if `engine` is none of these.
+        TypeError: if `engine` is none of these, for an option that sessions do not have, and for
+            `bind` and `binds`.
 
     Since version 0.1.0.
     """
     maker = _maker_of(engine)
-    return _fresh(_engine_of(maker), maker)
+    return _fresh(_engine_of(maker), maker, _checked(session_options))
 
 
 class AsyncSessionFactory:
@@ -244,6 +251,9 @@ class AsyncSessionFactory:
         session_scope,
         """Open a session on the shared engine, and close it at the end; see `session_scope`.
 
+        Args:
+            **session_options: options of the `AsyncSession` for this scope alone.
+
         Returns:
             An async context manager that yields the `AsyncSession`.
 
@@ -255,6 +265,9 @@ class AsyncSessionFactory:
         session_scope_fresh,
         """Open a session on an engine of its own, disposed at the end; see `session_scope_fresh`.
 
+        Args:
+            **session_options: options of the `AsyncSession` for this scope alone.
+
         Returns:
             An async context manager that yields the `AsyncSession`.
 
@@ -265,8 +278,10 @@ class AsyncSessionFactory:
 
 
 @asynccontextmanager
-async def _shared(maker: async_sessionmaker[AsyncSession]) -> AsyncIterator[AsyncSession]:
-    session = maker()
+async def _shared(
+    maker: async_sessionmaker[AsyncSession], options: dict[str, Any]
+) -> AsyncIterator[AsyncSession]:
+    session = maker(**options)
     try:
         yield session
     finally:
@@ -275,11 +290,11 @@ async def _shared(maker: async_sessionmaker[AsyncSession]) -> AsyncIterator[Asyn
 
 @asynccontextmanager
 async def _fresh(
-    source: AsyncEngine, maker: async_sessionmaker[AsyncSession]
+    source: AsyncEngine, maker: async_sessionmaker[AsyncSession], options: dict[str, Any]
 ) -> AsyncIterator[AsyncSession]:
     own = _OwnPoolEngine(source.sync_engine)
     engine = AsyncEngine(own)
-    session = maker(bind=engine)
+    session = maker(bind=engine, **options)
 
     async def close() -> None:
         if getattr(session.close, "__func__", None) is AsyncSession.close:
@@ -334,6 +349,17 @@ def _maker_of(source: Source) -> async_sessionmaker[AsyncSession]:
         f"expected an AsyncEngine, an async_sessionmaker or an AsyncSessionFactory,"
         f" not {_kind(source)}"
     )
+
+
+def _checked(session_options: dict[str, Any]) -> dict[str, Any]:
+    """Session options without the engine, which a scope chooses itself."""
+    for name in ("bind", "binds"):
+        if name in session_options:
+            raise TypeError(
+                f"{name}= cannot be given to a session scope, which binds the session itself;"
+                " name the engine as the first argument: session_scope_fresh(engine)"
+            )
+    return session_options
 
 
 def _engine_of(maker: async_sessionmaker[AsyncSession]) -> AsyncEngine:

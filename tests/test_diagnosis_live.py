@@ -795,6 +795,73 @@ def test_the_middleware_explains_a_request(url: str) -> None:
     assert diagnosis.current_loop.runner == "TestClient"
 
 
+@pytest.mark.parametrize(
+    ("framework", "route"),
+    [
+        ("litestar", "GET /agents/{number}"),
+        ("litestar inside", "GET /agents/{number}"),
+        ("quart", "GET /agents/<int:number>"),
+    ],
+)
+def test_the_routes_of_other_frameworks_are_named(
+    run_program: RunProgram, url: str, framework: str, route: str
+) -> None:
+    """The pattern of the route is known of Litestar and Quart too, never its values."""
+    pytest.importorskip(framework.split(maxsplit=1)[0])
+    program = run_program(OTHER_FRAMEWORK, framework, env={"DATABASE_URL": url}, under=False)
+    assert program.returncode == 0, program.stderr
+    assert program.stdout.splitlines() == [f"LS101 {route}", "500"]
+
+
+OTHER_FRAMEWORK = """
+import asyncio, os, sys
+import httpx, loopsentry
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+loopsentry.install()
+loopsentry.subscribe(lambda told: print(told.code, told.framework["route"]))
+engine = create_async_engine(os.environ["DATABASE_URL"])
+
+async def use():
+    async with engine.begin() as connection:
+        await connection.execute(text("select 1"))
+
+def litestar(inside):
+    from litestar import Litestar, get
+
+    async def page(number: int) -> str:
+        await use()
+        return "fine"
+
+    page = get("/agents/{number:int}")(page)
+    if inside:
+        return Litestar([page], middleware=[loopsentry.LoopSentryMiddleware])
+    return loopsentry.LoopSentryMiddleware(Litestar([page]))
+
+def quart():
+    from quart import Quart
+
+    app = Quart(__name__)
+
+    @app.get("/agents/<int:number>")
+    async def page(number):
+        await use()
+
+    app.asgi_app = loopsentry.LoopSentryMiddleware(app.asgi_app)
+    return app
+
+async def ask():
+    app = quart() if sys.argv[1] == "quart" else litestar("inside" in sys.argv[1])
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        print((await client.get("/agents/7")).status_code)
+
+asyncio.run(use())
+asyncio.run(ask())
+"""
+
+
 def test_the_middleware_explains_a_websocket(url: str) -> None:
     """A websocket's exception passes unchanged too, with its note."""
     engine = create_async_engine(url)

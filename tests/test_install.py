@@ -95,6 +95,24 @@ def test_install_is_a_context_manager() -> None:
     assert (sys.excepthook, listeners(), filters()) == before
 
 
+def test_what_install_returns_explains_itself(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The handle's repr says the version, the options that were asked for, and what is seen."""
+    engine = create_async_engine(url, poolclass=NullPool)
+    handle = loopsentry.install()
+    version = loopsentry.__version__
+    assert (
+        repr(handle) == f"<loopsentry {version} installed: on_mismatch='annotate'; 0 engines seen>"
+    )
+    loopsentry.install(on_mismatch="raise", evict=True, rewrite_message=False, watch=7)
+    asyncio.run(use(engine))
+    asked = "on_mismatch='raise', evict=True, rewrite_message=False, watch=7.0"
+    assert repr(handle) == f"<loopsentry {version} installed: {asked}; 1 engine seen>"
+    loopsentry.uninstall()
+    assert repr(handle) == f"<loopsentry {version}: not installed>"
+    monkeypatch.setenv("LOOPSENTRY", "off")
+    assert repr(loopsentry.install()) == f"<loopsentry {version}: switched off by LOOPSENTRY>"
+
+
 def test_a_hundred_rounds_leave_nothing_behind(url: str) -> None:
     """After install and uninstall every hook, filter, listener and loop handler is as before."""
     engine = create_async_engine(url)
@@ -253,7 +271,7 @@ def test_engines_made_before_install_are_recorded(url: str) -> None:
 def test_an_unknown_mode_is_refused() -> None:
     """A mode that does not exist gives a ValueError with the valid ones."""
     with pytest.raises(ValueError, match=r"nonsense.*annotate.*raise.*reconnect"):
-        loopsentry.install(on_mismatch="nonsense")
+        loopsentry.install(on_mismatch="nonsense")  # type: ignore[arg-type]
 
 
 def test_an_unknown_mode_in_the_environment_only_warns(

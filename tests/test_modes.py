@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 
 import loopsentry
 from loopsentry import LoopMismatchError
+from loopsentry.model import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -143,7 +144,7 @@ def _run_again(engine: AsyncEngine) -> int:
 @pytest.mark.parametrize("mode", ["raise", "reconnect"])
 @pytest.mark.parametrize("ping", [False, True])
 def test_a_living_owner_closes_its_connection_and_goes_on(
-    database: Database, diagnoses: list[loopsentry.Diagnosis], mode: str, ping: bool
+    database: Database, diagnoses: list[loopsentry.Diagnosis], mode: Mode, ping: bool
 ) -> None:
     """With both loops alive the owner's loop ends the foreign connection, without any trouble."""
     with loopsentry.install(on_mismatch=mode):
@@ -284,6 +285,7 @@ import asyncio, os, sys
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 import loopsentry
+from loopsentry.model import Mode
 
 loopsentry.install(on_mismatch=sys.argv[1])
 engine = create_async_engine(os.environ["DATABASE_URL"], pool_pre_ping="ping" in sys.argv)
@@ -377,6 +379,7 @@ import asyncio, os
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 import loopsentry
+from loopsentry.model import Mode
 from loopsentry import installation
 
 url = os.environ["DATABASE_URL"]
@@ -455,6 +458,7 @@ os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 import loopsentry
+from loopsentry.model import Mode
 
 mode = sys.argv[1]
 options = {}

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 import loopsentry
 from loopsentry import LoopLocalPool, LoopMismatchError
+from loopsentry.model import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -166,7 +167,7 @@ def test_backends_end_with_their_loop(
 
 @pytest.mark.parametrize("mode", ["raise", "reconnect"])
 def test_a_foreign_connection_is_ended_unharmed(
-    database: SecuredDatabase, new_loop: Callable[[], asyncio.AbstractEventLoop], mode: str
+    database: SecuredDatabase, new_loop: Callable[[], asyncio.AbstractEventLoop], mode: Mode
 ) -> None:
     """A connection of a living loop is refused or replaced, and its owner sees no trouble."""
     troubles: list[object] = []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from inner import Project
 
-from loopsentry import installation, pytest_plugin
+from loopsentry import model, pytest_plugin
 from loopsentry.pytest_plugin import advice
 
 if TYPE_CHECKING:
@@ -415,7 +415,7 @@ def test_crossings(loop_crossings):
 
 def test_modes_are_those_of_install() -> None:
     """The plugin knows the modes without importing what knows them."""
-    assert pytest_plugin.MODES == installation.MODES
+    assert pytest_plugin.MODES == model.MODES
 
 
 @pytest.mark.parametrize(

@@ -69,8 +69,8 @@ def test_shared_scope_uses_the_pool(database: Database) -> None:
         engine = database.engine()
         factory = AsyncSessionFactory(engine)
         backends = set()
-        for scope in (factory.session_scope, lambda: session_scope(engine)):
-            async with scope() as shared:
+        for scope in (factory.session_scope(), session_scope(engine)):
+            async with scope as shared:
                 backends.add(await shared.scalar(BACKEND))
         await engine.dispose()
         assert len(backends) == 1
@@ -137,6 +137,31 @@ def test_sessionmaker_options_survive(database: Database) -> None:
             assert fresh.info == {"tenant": "acme"}
 
     run(body)
+
+
+@pytest.mark.parametrize("scope", [session_scope, session_scope_fresh])
+def test_session_options_pass_through(database: Database, scope: Any) -> None:
+    """Options of a scope are the session's, and come before those of its sessionmaker."""
+    maker = async_sessionmaker(database.engine(), expire_on_commit=True, info={"tenant": "acme"})
+
+    async def body() -> None:
+        async with scope(maker, expire_on_commit=False, autoflush=False) as session:
+            assert session.sync_session.expire_on_commit is False
+            assert session.sync_session.autoflush is False
+            assert session.info == {"tenant": "acme"}
+        factory = loopsentry.AsyncSessionFactory(database.engine())
+        async with getattr(factory, scope.__name__)(expire_on_commit=False) as session:
+            assert session.sync_session.expire_on_commit is False
+
+    run(body)
+
+
+@pytest.mark.parametrize("scope", [session_scope, session_scope_fresh])
+@pytest.mark.parametrize("name", ["bind", "binds"])
+def test_a_scope_binds_the_session_itself(url: str, scope: Any, name: str) -> None:
+    """An engine among the session's options is refused at once, with the way to name it."""
+    with pytest.raises(TypeError, match=f"{name}= cannot be given.*first argument"):
+        scope(create_async_engine(url), **{name: None})
 
 
 @pytest.mark.parametrize("warm", [True, False])

@@ -239,7 +239,7 @@ class _Listeners:
         birth = birth_here(self.registry, "connection", running_loop(), sites, pool)
         self.kept[record] = (self._owner_reference(driver_connection), birth)
         self.registry.bear(driver_connection, birth)
-        if self.guard.mode_of(_innermost_engine(sites)) != "annotate":
+        if self.guard.mode_for(_innermost_engine(sites)) != "annotate":
             self.arm(pool)
         for target in _library_arguments(sites):
             opening = self.registry.openings.get(target) if isinstance(target, Session) else None
@@ -315,7 +315,7 @@ class _Listeners:
             return None
         self.registry.note_crossing(birth, loop.info.id, user_place(sites))
         engine = _innermost_engine(sites)
-        if self.guard.mode_of(engine) == "annotate":
+        if self.guard.mode_for(engine) == "annotate":
             return None
         self.arm(pool_of(record))  # the pool closes what is refused
         return self.guard.stop(getattr(connection, "driver_connection", connection), birth, engine)

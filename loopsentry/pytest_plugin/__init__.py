@@ -100,8 +100,7 @@ def pytest_configure(config: pytest.Config) -> None:
         " forked child, as `loopsentry.testing.assert_loop_safe` does",
     )
     _pass_on(config)
-    named = ("loopsentry_fail_on", "loopsentry_on_mismatch")
-    if any(map(config.getini, named)) or config.getini("loopsentry_watch") != "5":
+    if config.getini("loopsentry_fail_on") or config.getini("loopsentry_watch") != "5":
         from .settings import check
 
         check(config)
@@ -130,7 +129,7 @@ def pytest_report_header(config: pytest.Config) -> str | None:
             return f"loopsentry: {__version__}, switched off by LOOPSENTRY"
     run = config.stash.get(_run, None)
     if run is not None:
-        mode = run.installation.examiner.options.on_mismatch
+        mode: str = run.installation.examiner.options.on_mismatch
     else:
         mode = os.environ.get("LOOPSENTRY_ON_MISMATCH", "annotate")
     return f"loopsentry: {__version__}, on_mismatch={mode}"

@@ -30,20 +30,11 @@ def make_report_file(name: str, *, anew: bool) -> str:
 
 
 def check(config: pytest.Config) -> None:
-    """Refuse a mode and a cause that do not exist.
+    """Refuse a cause that does not exist, and what is no length of time.
 
     Raises:
         pytest.UsageError: says what is wrong and what is valid.
     """
-    from loopsentry import installation
-
-    mode = str(config.getini("loopsentry_on_mismatch")).strip()
-    available = installation.MODES
-    if mode and mode not in available:
-        raise pytest.UsageError(
-            f"loopsentry_on_mismatch: {mode!r} is not available in this version;"
-            f" valid is {', '.join(available)}"
-        )
     watched_seconds(config)
     for word in fail_on(config):
         _check_word(word)
