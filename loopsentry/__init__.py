@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from .asgi import LoopSentryMiddleware
     from .explanation import explain
+    from .inspection import on_signal, print_status, status
     from .installation import diagnose, install, subscribe, uninstall
     from .mismatch import LoopMismatchError
     from .model import Diagnosis
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         session_scope,
         session_scope_fresh,
     )
+    from .snapshot import Status
 
 __all__ = [
     "AsyncSessionFactory",
@@ -27,11 +29,15 @@ __all__ = [
     "LoopLocalPool",
     "LoopMismatchError",
     "LoopSentryMiddleware",
+    "Status",
     "diagnose",
     "explain",
     "install",
+    "on_signal",
+    "print_status",
     "session_scope",
     "session_scope_fresh",
+    "status",
     "subscribe",
     "uninstall",
 ]
@@ -45,12 +51,16 @@ _HOMES = {
     "LoopLocalPool": "pool",
     "LoopMismatchError": "mismatch",
     "LoopSentryMiddleware": "asgi",
+    "Status": "snapshot",
     "diagnose": "installation",
     "explain": "explanation",
     "install": "installation",
     "load_ipython_extension": "ipython",
+    "on_signal": "inspection",
+    "print_status": "inspection",
     "session_scope": "session",
     "session_scope_fresh": "session",
+    "status": "inspection",
     "subscribe": "installation",
     "uninstall": "installation",
     "unload_ipython_extension": "ipython",

@@ -73,23 +73,27 @@ def search_tasks(loop: asyncio.AbstractEventLoop, aliases: set[int]) -> Operatio
 
 
 def find_hands(
-    held_by: Callable[[Any], list[int]], wanted: set[int]
+    held_by: Callable[[Any], list[int]],
+    wanted: set[int],
+    loops: Iterable[asyncio.AbstractEventLoop],
 ) -> tuple[dict[int, tuple[str, Place | None]], bool]:
-    """Find the tasks of the running loop that have objects in hand, among their frames' variables.
+    """Find the tasks that have objects in hand, among their frames' variables.
 
     Args:
         held_by: identities of the objects that a value is or has; asked of each variable.
         wanted: those that are looked for.
+        loops: whose tasks are searched, after those of the running loop.
 
     Returns:
         For each that was found its task's name, and the line of the frame that has it; and
-        whether all tasks were searched: without a running loop, or in too short a time, not.
+        whether all tasks were searched: without a loop, or in too short a time, not.
     """
     found: dict[int, tuple[str, Place | None]] = {}
-    loop = _frames.running_loop()
-    mine = asyncio.current_task(loop) if loop is not None else None
+    running = _frames.running_loop()
+    mine = asyncio.current_task(running) if running is not None else None
+    searched = list(dict.fromkeys([running, *loops] if running is not None else loops))
     deadline = perf_counter() + LONG_SEARCH_SECONDS
-    for task in asyncio.all_tasks(loop) if loop is not None else ():
+    for task in _tasks_of(searched):
         if perf_counter() > deadline:
             return found, False
         if len(found) == len(wanted):
@@ -101,7 +105,7 @@ def find_hands(
                 for each in held_by(value):
                     if each in wanted:
                         found[each] = (task.get_name(), _frames.place_of(site))
-    return found, loop is not None
+    return found, bool(searched)
 
 
 def _place_of_call(task: asyncio.Task[Any], outermost: Site) -> Place:
@@ -245,7 +249,8 @@ def find_foreign_task(
     """
     names = {name for text in texts for name in _TASK_NAME.findall(text)}
     deadline = perf_counter() + SEARCH_SECONDS
-    for task in (*_SCHEDULED, *_tasks_of(loops)):
+    per_thread: Iterable[asyncio.Task[Any]] = _tasks_of(loops) if _PER_THREAD else ()
+    for task in (*_SCHEDULED, *per_thread):
         if perf_counter() > deadline:
             return None
         if task.get_name() in names and task.get_loop() is not current:
@@ -254,8 +259,6 @@ def find_foreign_task(
 
 
 def _tasks_of(loops: Iterable[asyncio.AbstractEventLoop]) -> Iterator[asyncio.Task[Any]]:
-    """The tasks of some loops, where asyncio keeps no list of all."""
-    if _PER_THREAD:
-        for loop in loops:
-            with suppress(RuntimeError):  # changed while it was read
-                yield from asyncio.all_tasks(loop)
+    for loop in loops:
+        with suppress(RuntimeError):  # changed while it was read
+            yield from asyncio.all_tasks(loop)

@@ -403,6 +403,7 @@ class Holder:
         place: the user's line that has it in hand, if one is known.
         opened_at: where the connection was opened.
         seconds: for how long it has been out, None where that is not known.
+        birth: number of the connection's birth, if it was recorded.
         searched: whether all tasks were looked at for one that has it in hand.
     """
 
@@ -411,6 +412,7 @@ class Holder:
     place: Place | None = None
     opened_at: Place | None = None
     seconds: float | None = None
+    birth: int | None = None
     searched: bool = False
 
 

@@ -248,6 +248,11 @@ class Registry:
             if record.reference() is None or record.snapshot().state == "closed":
                 self.loop_records.pop(number, None)
 
+    def living_loops(self) -> list[AbstractEventLoop]:
+        """The loops that were met or heard of starting, and are not closed."""
+        known = {*list(self.loops), *list(self.started)}
+        return [loop for loop in known if state_of(loop, 0) != "closed"]
+
     def loop(self, number: int | None) -> LoopRecord | None:
         """The loop of that number, if it is remembered."""
         return None if number is None else self.loop_records.get(number)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import gc
 import sys
 import weakref
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -27,7 +26,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool
 from sqlalchemy.pool.base import _AdhocProxiedConnection
 from sqlalchemy.util import greenlet_spawn
 
-from .engines import masked
+from .engines import engines_in_memory, masked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -395,7 +394,7 @@ def choose_source() -> AsyncSessionFactory | AsyncEngine:
     factories = list(_factories)
     engines = [factory.engine for factory in factories]
     engines += [AsyncEngine(engine) for engine in _watched_engines()]
-    by_pool = _by_pool(engines) or _by_pool(_engines_in_memory())
+    by_pool = _by_pool(engines) or _by_pool(engines_in_memory())
     if len(by_pool) != 1:
         raise EngineNotChosenError(_advice(by_pool.values()))
     return factories[0] if len(factories) == 1 else next(iter(by_pool.values()))
@@ -407,11 +406,6 @@ def _watched_engines() -> list[Engine]:
     installed = installation.current() if installation is not None else None
     engines: Iterable[Engine] = list(installed.registry.engines) if installed else ()
     return [engine for engine in engines if engine.dialect.is_async]
-
-
-def _engines_in_memory() -> list[AsyncEngine]:
-    # By type(), not isinstance(): that asks `__class__`, which runs the code of proxy objects.
-    return [each for each in gc.get_objects() if issubclass(type(each), AsyncEngine)]
 
 
 def _by_pool(engines: Iterable[AsyncEngine]) -> dict[Pool, AsyncEngine]:

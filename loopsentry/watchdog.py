@@ -76,6 +76,11 @@ class Watchdog:
             if self._gone.acquire(timeout=1.0):
                 sleep(GONE_SECONDS)
 
+    def still(self, ident: int) -> float | None:
+        """Seconds that a thread has been seen where it stands; None where nobody watches."""
+        known = self._places.get(ident) if self._running else None
+        return monotonic() - known[2] if known is not None else None
+
     def _run(self, pause: Any, gone: Any) -> None:
         try:
             before = monotonic()

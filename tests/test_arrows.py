@@ -145,13 +145,38 @@ ALLOWED: dict[str, frozenset[str]] = {
     "audit": frozenset({"model", "catalog"}),
     "__main__": frozenset({"cli"}),
     "__init__": frozenset(
-        {"asgi", "explanation", "installation", "mismatch", "model", "pool", "session"}
+        {
+            "asgi",
+            "explanation",
+            "inspection",
+            "installation",
+            "mismatch",
+            "model",
+            "pool",
+            "session",
+            "snapshot",
+        }
     ),
     "demo": frozenset({"session"}),
+    "snapshot": frozenset({"hangs", "holders", "model", "registry", "_frames"}),
+    "overview": frozenset({"model", "snapshot", "_wording"}),
+    "inspection": frozenset(
+        {
+            "engines",
+            "installation",
+            "model",
+            "overview",
+            "registry",
+            "report",
+            "snapshot",
+            "_safely",
+        }
+    ),
 }
 MAY_IMPORT_INSTALLATION = {
     "asgi",
     "cli",
+    "inspection",
     "ipython",
     "pytest_plugin",
     "sqlalchemy_plugin",

@@ -83,6 +83,22 @@ def test_the_audit_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert all(wall > 0 for wall, _ in times.values())
 
 
+def test_a_status_is_measured(url: str) -> None:
+    """A status is timed among tasks and among connections, read and printed."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "benchmarks.status", "--url", url, "--tasks=30", "--connections=3"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    measured = json.loads(ended.stdout)
+    assert measured.keys() == {"30 tasks", "3 connections"}
+    assert all(taken > 0 for each in measured.values() for taken in each.values())
+
+
 def test_the_watch_is_measured() -> None:
     """The watch's cost is a ratio near one, and a busy program is not accused."""
     ended = subprocess.run(

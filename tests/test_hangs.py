@@ -397,6 +397,37 @@ def test_who_has_the_connections_of_a_pool_is_told(
     assert record["fixes"][0]["id"] == "scope-session", ended.output
 
 
+def test_holders_on_other_loops_are_found(run_program: RunProgram) -> None:
+    """What a task of another thread's loop has in hand is told of it, not of nobody."""
+    code = POOLS + textwrap.dedent("""
+    import threading
+
+    ready = threading.Event()
+
+    async def hold():
+        async with AsyncSession(engine) as one, AsyncSession(engine) as two:
+            await one.execute(text("select 1"))
+            await two.execute(text("select 1"))
+            ready.set()
+            await asyncio.sleep(3)
+
+    async def main():
+        async with engine.connect():
+            pass
+
+    loopsentry.install()
+    thread = threading.Thread(target=lambda: asyncio.run(hold()))
+    thread.start()
+    ready.wait()
+    asyncio.run(main())
+    """)
+    ended = run_program(code)
+    assert ended.returncode == 1, ended.output
+    [record] = [each for each in ended.records if each["code"] == "LS604"]
+    places = [holder["place"]["function"] for holder in record["holders"]]
+    assert places == ["hold", "hold"], ended.output
+
+
 def test_a_synchronous_pool_is_no_business_of_ours(run_program: RunProgram) -> None:
     """The pool of an ordinary engine that has nothing left is left alone."""
     ended = run_program(

@@ -22,7 +22,8 @@ def match(evidence: Evidence) -> Verdict | None:
     if not evidence.has("exhausted"):
         return None
     idle = [each for each in evidence.holders if each.task is None and each.searched]
-    out = f"{len(evidence.holders)} connections are out" if evidence.holders else ""
+    count = len(evidence.holders)
+    out = f"{count} connections are out" if count > 1 else "1 connection is out" if count else ""
     kept = f"; no task at work has {len(idle)} of them in hand" if idle else ""
     return Verdict(
         certainty="proven" if evidence.holders and evidence.subject is not None else "likely",

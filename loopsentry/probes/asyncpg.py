@@ -195,7 +195,8 @@ class _Heard:
         if not is_pool(target):
             return ()
         out = [h._con for h in target._holders if h._con is not None and h._in_use is not None]
-        hands, searched = find_hands(_connection_in, set(map(id, out)))
+        loops = self.registry.living_loops()
+        hands, searched = find_hands(_connection_in, set(map(id, out)), loops)
         births = [self.registry.birth_of(connection) for connection in out]
         return tuple(
             Holder(
@@ -203,6 +204,7 @@ class _Heard:
                 task=hands[id(each)][0] if id(each) in hands else None,
                 place=hands[id(each)][1] if id(each) in hands else None,
                 opened_at=birth.place if birth is not None else None,
+                birth=birth.serial if birth is not None else None,
                 searched=searched,
             )
             for each, birth in zip(out, births, strict=True)

@@ -399,13 +399,14 @@ class _Listeners:
             if pool_of(record) is pool and fairy is not None:
                 out[id(fairy)] = (fairy, birth)
         sessions = _sessions_by_fairy() if out else {}
-        hands, searched = find_hands(_fairies_of, set(out))
+        hands, searched = find_hands(_fairies_of, set(out), self.registry.living_loops())
         return tuple(
             Holder(
                 label=sessions.get(key, "AsyncConnection"),
                 task=hands[key][0] if key in hands else None,
                 place=hands[key][1] if key in hands else None,
                 opened_at=birth.place if birth is not None else None,
+                birth=birth.serial if birth is not None else None,
                 searched=searched,
             )
             for key, (_fairy, birth) in out.items()
