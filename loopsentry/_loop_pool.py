@@ -25,7 +25,7 @@ from sqlalchemy.util import await_only, greenlet_spawn
 from sqlalchemy.util import queue as sqla_queue
 
 from ._safely import safely
-from ._sockets import bury, cut, finish, layers_of, transport_of
+from ._sockets import bury, cut, finish, layers_of, leave_to, transport_of
 
 if TYPE_CHECKING:
     from sqlalchemy.pool import ConnectionPoolEntry
@@ -40,11 +40,12 @@ DAY = 86_400.0
 class Record(_ConnectionRecord):
     """A place in the pool, which knows the part it came from."""
 
-    __slots__ = ("has_place", "part")
+    __slots__ = ("has_place", "key", "part")
 
     def __init__(self, home: Any, part: LoopPool | ThreadPool, *, has_place: bool = False) -> None:
         self.part = part
         self.has_place = has_place
+        self.key = 0
         part.records.add(self)
         super().__init__(home)
 
@@ -83,6 +84,7 @@ class _Part(QueuePool):
         self.records: weakref.WeakSet[Record] = weakref.WeakSet()
         self.disposed = False
         self.opening = 0
+        self.open: dict[int, Any] = {}
         super().__init__(
             home._creator,
             pool_size=home._pool.maxsize,
@@ -179,7 +181,10 @@ class LoopPool(_Part, AsyncAdaptedQueuePool):
         with suppress(StopIteration):
             self._ending.asend(None).send(None)
         weakref.finalize(self, _stop_waiting, self._ending).atexit = False
+        # No cycle leads from a connection to its part: this does not keep the part alive.
+        weakref.finalize(self, _abandon, self._loop, self.open).atexit = False
         self._ending_transports: list[Any] = []
+        self._closing: asyncio.Future[Any] | None = None
         self._timer = _watch_closing(loop, self, self._ending_transports)
 
     @property
@@ -200,8 +205,20 @@ class LoopPool(_Part, AsyncAdaptedQueuePool):
         """Take a connection back; on another thread or loop, let its own loop do that."""
         if self.is_here():
             self._do_return_conn(record)
-        elif self.pid == os.getpid() and not self._call(self._do_return_conn, record):
+        elif self.pid == os.getpid() and not self._call(self._take_back_here, record):
             record.close()
+
+    def _take_back_here(self, record: Record) -> None:
+        """Take back, in a callback of its own loop, what was given back elsewhere.
+
+        A callback cannot await, as the pool does to close what it has no use for.
+        """
+        if not (self.disposed or self._pool.full()):
+            self._do_return_conn(record)
+        elif self.home._dialect.has_terminate:
+            self._terminate(record)
+        else:
+            self._closing = asyncio.ensure_future(greenlet_spawn(self._do_return_conn, record))
 
     def _call(self, function: Any, *args: Any) -> bool:
         """Let the loop call a function soon, from any thread; whether it still can."""
@@ -329,8 +346,11 @@ class LoopPool(_Part, AsyncAdaptedQueuePool):
     def _terminate_one(self) -> bool:
         """End an idle connection on this loop, at once: the loop may end before a task could."""
         record = self.take_idle()
-        if record is None:
-            return False
+        if record is not None:
+            self._terminate(record)
+        return record is not None
+
+    def _terminate(self, record: Record) -> None:
         connection = record.dbapi_connection
         if connection is not None:
             # Should the loop close before it has taken the last step, `_sweep` takes it.
@@ -342,7 +362,6 @@ class LoopPool(_Part, AsyncAdaptedQueuePool):
                 record.invalidate()
         finally:
             self._dec_overflow()
-        return True
 
     def _idle(self) -> list[Record]:
         """The records that hold an open connection which nobody uses."""
@@ -354,7 +373,7 @@ class LoopPool(_Part, AsyncAdaptedQueuePool):
         connection = record.dbapi_connection
         if connection is not None:
             record.invalidate(soft=True)
-            cut(self.home._dialect.get_driver_connection(connection))
+            cut(self.home._dialect.get_driver_connection(connection), self._loop())
             self.home._disown(id(connection))
 
     @safely
@@ -413,6 +432,19 @@ def _stop_waiting(ending: AsyncGenerator[None, None]) -> None:
     """Close the generator of a pool that was collected; it awaits nothing then."""
     with suppress(StopIteration, RuntimeError):
         ending.aclose().send(None)
+
+
+@safely
+def _abandon(reference: weakref.ref[AbstractEventLoop], connections: dict[int, Any]) -> None:
+    """Let the loop end what is still open of a part that was collected, in whatever thread.
+
+    A pool that was disposed of can get connections once more, from a thread that was just asking
+    it; nobody knows of them afterwards.
+    """
+    loop = reference()
+    for connection in list(connections.values()):
+        if loop is not None and not loop.is_closed():
+            leave_to(loop, connection)
 
 
 class _Closing:

@@ -7,6 +7,7 @@ import socket
 from asyncio import AbstractEventLoop
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from inspect import iscoroutinefunction
 from typing import Any
 
 from greenlet import greenlet  # type: ignore[import-untyped]
@@ -35,15 +36,21 @@ def transport_of(driver_connection: Any) -> Any:
     return None
 
 
-def cut(driver_connection: Any) -> bool:
+def cut(driver_connection: Any, owner: AbstractEventLoop | None) -> bool:
     """Shut a connection's socket down, from any thread.
 
     Its loop is not touched: one that is running notices the end of the stream by itself, and the
     server ends the backend, also under TLS and on uvloop.
 
+    Args:
+        driver_connection: the driver's connection.
+        owner: the loop that it is bound to, unless that is closed.
+
     Returns:
         Whether there was a socket to shut down.
     """
+    if owner is not None:
+        leave_to(owner, driver_connection)
     transport = transport_of(driver_connection)
     if transport is None:
         return False
@@ -65,15 +72,40 @@ def end(driver_connection: Any, owner: AbstractEventLoop) -> None:
         driver_connection: the driver's connection.
         owner: the loop that it is bound to.
     """
-    transport = transport_of(driver_connection)
     if owner.is_closed():
         bury(driver_connection)
         return
-    if owner.is_running() and transport is not None:
-        with suppress(RuntimeError):  # closed meanwhile
-            owner.call_soon_threadsafe(transport.abort)
-            return
-    cut(driver_connection)
+    running = owner.is_running() and transport_of(driver_connection) is not None
+    if not (running and leave_to(owner, driver_connection)):
+        cut(driver_connection, owner)
+
+
+def leave_to(owner: AbstractEventLoop, driver_connection: Any) -> bool:
+    """Let the loop that owns a connection abort it, and be the last to have it in hand.
+
+    Collected in another thread while its loop runs, asyncpg's connection would abort its transport
+    there (asyncpg/connection.py: __del__), which crashes the interpreter on uvloop: the loop is
+    reading from that socket without the GIL.
+
+    Returns:
+        Whether the loop is not closed yet.
+    """
+    try:
+        owner.call_soon_threadsafe(_abort, driver_connection)
+    except RuntimeError:  # closed meanwhile
+        return False
+    return True
+
+
+def _abort(driver_connection: Any) -> None:
+    """End a connection on its own loop; asyncpg's is told, so that it does not complain of it."""
+    terminate = getattr(driver_connection, "terminate", None)
+    if terminate is not None and not iscoroutinefunction(terminate):
+        terminate()
+        return
+    transport = transport_of(driver_connection)
+    if transport is not None:
+        transport.abort()
 
 
 _kept: list[object] = []
@@ -120,7 +152,7 @@ def bury(driver_connection: Any, terminate: Callable[[], object] | None = None) 
     transport = transport_of(driver_connection)
     layers = layers_of(driver_connection)
     protocol = transport.get_protocol() if transport is not None else None
-    cut(driver_connection)
+    cut(driver_connection, None)
     with suppress(Exception):
         greenlet(terminate).switch() if terminate is not None else None
     for layer in layers:

@@ -187,7 +187,7 @@ class Guard:
         elif owner.is_closed():
             bury(driver_connection, lambda: terminate(connection))
         elif not (owner.is_running() and self._end_there(owner, terminate, connection)):
-            cut(driver_connection)
+            cut(driver_connection, owner)
 
     def _end_there(
         self, owner: AbstractEventLoop, terminate: Callable[[Any], object], connection: Any

@@ -130,7 +130,10 @@ class LoopLocalPool(AsyncAdaptedQueuePool):
         return self._get_first(part)
 
     def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
-        cast("Record", record).part.take_back(cast("Record", record))
+        given = cast("Record", record)
+        if given.dbapi_connection is None:  # detached: the program's own from now on
+            given.part.open.pop(given.key, None)
+        given.part.take_back(given)
         if self._max_total is not None:
             self._bell.ring()
 
@@ -215,7 +218,7 @@ class LoopLocalPool(AsyncAdaptedQueuePool):
             record.has_place = False
             try:
                 connection = create(record)
-                self._own(connection, record.part)
+                self._own(connection, record)
             finally:
                 with self._lock:
                     record.part.opening -= self._max_total is not None
@@ -223,9 +226,13 @@ class LoopLocalPool(AsyncAdaptedQueuePool):
 
         return open_counted
 
-    def _own(self, connection: Any, part: Part) -> None:
+    def _own(self, connection: Any, record: Record) -> None:
         driver_connection = self._dialect.get_driver_connection(connection)
-        key = id(connection)
+        part, record.key = record.part, id(connection)
+        key = record.key
+        # While the pool knows the connection it is held; collected in another thread than its
+        # loop's, asyncpg's would end itself there.
+        part.open[key] = driver_connection
         reference: Callable[[], Any]
         try:
             # Not a strong reference: a detached connection may never come back to be closed.
@@ -236,6 +243,8 @@ class LoopLocalPool(AsyncAdaptedQueuePool):
 
     def _disown(self, key: int) -> Part | None:
         _, part = self._owners.pop(key, (None, None))
+        if part is not None:
+            part.open.pop(key, None)
         if self._max_total is not None:
             self._bell.ring()
         return part
@@ -261,7 +270,7 @@ class LoopLocalPool(AsyncAdaptedQueuePool):
             bury(driver_connection, lambda: self._dialect.do_terminate(connection))
         else:
             self.logger.debug("Cutting connection %r of another event loop", connection)
-            cut(driver_connection)
+            cut(driver_connection, part.loop)
 
     # the limit over all loops --------------------------------------------------------------
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.util import greenlet_spawn
 
 from loopsentry import LoopLocalPool
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from conftest import Database
     from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -48,6 +53,63 @@ def test_disposing_from_a_thread_while_loops_close_leaves_no_backend(database: D
         loop.close()
         disposing.join(10)
     assert asyncio.run(database.backends()) == 0
+
+
+@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("how", ["late", "kept", "given back elsewhere"])
+def test_a_connection_never_ends_in_another_thread_than_its_loops(
+    database: Database, kind: str, how: str
+) -> None:
+    """What a disposed pool opened late, keeps, or has cut off is ended by the loop that owns it.
+
+    A collection in another thread would end asyncpg's connection there, which crashes uvloop.
+    """
+    loops: Any = pytest.importorskip(kind)
+    ended: list[int] = []
+
+    class Watched(asyncpg.Connection):  # type: ignore[misc] # not typed
+        def _cleanup(self) -> None:
+            ended.append(threading.get_ident())
+            super()._cleanup()
+
+        def __del__(self) -> None:
+            ended.extend([] if self.is_closed() else [threading.get_ident()])
+            super().__del__()
+
+    engine = database.engine(poolclass=LoopLocalPool)
+
+    @event.listens_for(engine.sync_engine, "do_connect")
+    def watch(_dialect: Any, _record: Any, _args: Any, options: dict[str, Any]) -> None:
+        options["connection_class"] = Watched
+
+    owner = loops.new_event_loop()
+    thread = threading.Thread(target=owner.run_forever)
+    thread.start()
+
+    def on_owner(work: Callable[[], Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(greenlet_spawn(work), owner).result(10)
+
+    pool: Any = engine.sync_engine.pool
+    on_owner(lambda: pool.connect().close())
+    if how == "given back elsewhere":
+        lent = on_owner(pool.connect)
+        pool.dispose()
+        asyncio.run(greenlet_spawn(lent.close))
+        del lent
+    else:
+        pool.dispose()
+        on_owner(lambda: pool.connect().close())
+    if how == "kept":
+        pool.dispose()
+    engine.sync_engine.pool, pool = pool.recreate(), None
+    gc.collect()
+    ident = thread.ident
+    assert asyncio.run(database.backends()) == 0
+    owner.call_soon_threadsafe(owner.stop)
+    thread.join(10)
+    owner.close()
+    gc.collect()
+    assert set(ended) == {ident}
 
 
 def test_disposing_waits_once_for_all_blocked_loops(database: Database) -> None:
