@@ -195,6 +195,41 @@ def doctor() -> None:
 
 
 @cli.command()
+@click.argument("pid", type=int)
+@click.option("--wait", "seconds", default=5.0, show_default=True, help="seconds to wait")
+@click.option("--signal", "name", metavar="NAME", help="a signal to send too, as USR1")
+def attach(pid: int, *, seconds: float, name: str | None) -> None:
+    """Show what a running program is doing: its event loops, tasks, engines and connections.
+
+    Needs Python 3.14 or newer, the same in the program as here; loopsentry need not be installed
+    there. The program is not signalled unless --signal says so, and answers when its main thread
+    next runs Python. The exit status is 1 where it does not answer.
+    """
+    from rich.console import Console
+
+    from .attach import AttachError, ask
+    from .overview import print_lines
+
+    try:
+        signum = _signal(name) if name is not None else None
+        lines = ask(pid, seconds=seconds, signum=signum)
+    except AttachError as exc:
+        click.echo(f"loopsentry attach: {exc}", err=True)
+        raise SystemExit(1) from None
+    print_lines(Console(), lines)
+
+
+def _signal(name: str) -> int:
+    import signal
+
+    known = signal.Signals.__members__
+    for written in (name.upper(), f"SIG{name.upper()}"):
+        if written in known:
+            return known[written]
+    raise click.UsageError(f"no such signal: {name}; one of {', '.join(known)}")
+
+
+@cli.command()
 def demo() -> None:
     """Show the whole story on a real PostgreSQL: the failure, its explanation, the cure."""
     from .demo import tell_story

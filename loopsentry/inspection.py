@@ -69,9 +69,9 @@ def print_status(file: IO[str] | None = None) -> None:
     """
     from rich.console import Console
 
-    from .overview import print_overview
+    from .overview import print_lines, tell
 
-    print_overview(Console(file=file or sys.stderr, stderr=file is None), status())
+    print_lines(Console(file=file or sys.stderr, stderr=file is None), tell(status()))
 
 
 def on_signal(signum: int | None = None, file: IO[str] | None = None) -> Callable[[], None]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
-
-from rich.text import Text
 
 from ._wording import visible
 from .model import Holder, Place
@@ -21,14 +19,21 @@ SHOWN = 20
 STILL = 1.0
 
 
-def print_overview(console: Console, status: Status) -> None:
-    """Print a status, as wide as its lines are."""
-    for line, style in tell(status):
-        console.print(Text(visible(line), style=style), soft_wrap=True, highlight=False)
+def print_lines(console: Console, lines: Iterable[tuple[str, str]]) -> None:
+    """Print the lines of a status, as wide as they are."""
+    from rich.text import Text
+
+    for line, style in lines:
+        console.print(Text(line, style=style), soft_wrap=True, highlight=False)
 
 
 def tell(status: Status) -> Iterator[tuple[str, str]]:
-    """The lines of a status, each with its style."""
+    """The lines of a status, each with its style; nothing in them can control a terminal."""
+    for line, style in _tell(status):
+        yield visible(line), style
+
+
+def _tell(status: Status) -> Iterator[tuple[str, str]]:
     yield f"loopsentry {status.version}, process {status.pid}, {status.time:%H:%M:%S} UTC", "bold"
     if not status.recorded:
         yield "  not installed here: who owned and opened what was not recorded", "yellow"

@@ -129,8 +129,10 @@ ALLOWED: dict[str, frozenset[str]] = {
         }
     ),
     "ipython": frozenset({"installation", "model", "report", "_safely"}),
+    "attach": NOTHING,
     "cli": frozenset(
         {
+            "attach",
             "audit",
             "installation",
             "program",
@@ -138,6 +140,7 @@ ALLOWED: dict[str, frozenset[str]] = {
             "doctor",
             "demo",
             "model",
+            "overview",
             "report",
             "_safely",
         }
