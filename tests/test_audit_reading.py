@@ -105,6 +105,7 @@ def make_large(project: Path) -> None:
         (project / f"filler_{number}.py").write_text(text, "utf-8")
 
 
+@pytest.mark.slow
 def test_other_processes_read_what_this_one_would(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,6 +121,7 @@ def test_other_processes_read_what_this_one_would(
     assert told(audit([project])) == told(several)
 
 
+@pytest.mark.slow
 def test_processes_that_cannot_start_cost_nothing_but_time(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

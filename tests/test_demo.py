@@ -111,6 +111,7 @@ def test_demo_runs_in_a_terminal(tmp_path: Path, environment: dict[str, str]) ->
     assert_nothing_left(tmp_path)
 
 
+@pytest.mark.slow
 @needs_extra
 @needs_posix
 def test_demo_without_colour(environment: dict[str, str]) -> None:
@@ -121,6 +122,7 @@ def test_demo_without_colour(environment: dict[str, str]) -> None:
     assert "\x1b[1;31m" not in output
 
 
+@pytest.mark.slow
 @needs_extra
 @needs_posix
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
@@ -184,6 +186,7 @@ def test_demo_that_goes_otherwise_shows_what_was_seen(
     assert list(tmp_path.iterdir()) == [altered]
 
 
+@pytest.mark.slow
 @needs_extra
 def test_demo_ignores_the_callers_settings(environment: dict[str, str]) -> None:
     """Settings for one's own programs do not change the story."""

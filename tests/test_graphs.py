@@ -82,6 +82,7 @@ def perhaps_inside_a_loop(function: Callable[[], Diagnosis], *, inside: bool) ->
     return asyncio.run(call()) if inside else function()
 
 
+@pytest.mark.slow
 def test_the_graphs_are_not_all_alike() -> None:
     """The generated graphs are diagnosed with the causes that words and frames can suggest."""
     codes: set[str] = set()

@@ -219,6 +219,7 @@ def test_a_hang_is_proven(name: str, run_program: RunProgram) -> None:
     assert record["fixes"], ended.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HEALTHY)
 def test_a_healthy_program_is_not_accused(name: str, run_program: RunProgram) -> None:
     """Whatever keeps a healthy loop busy, or idle, nothing is told of it."""
@@ -226,6 +227,7 @@ def test_a_healthy_program_is_not_accused(name: str, run_program: RunProgram) ->
     assert (ended.returncode, ended.records) == (0, []), ended.output
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP")
 def test_a_process_that_was_stopped_is_not_accused(tmp_path: Path) -> None:
     """A busy program that a signal stops for seconds, again and again, is not taken for hung."""
@@ -254,6 +256,7 @@ uvloop.run(main())
 """
 
 
+@pytest.mark.slow
 def test_uvloop_is_not_accused(run_program: RunProgram) -> None:
     """A loop without frames, which cannot be looked into, is left alone."""
     pytest.importorskip("uvloop", reason="uvloop is not installed")

@@ -128,6 +128,7 @@ def test_a_loop_reuses_its_own_connection(
         assert answers[0][0] != answers[0][1]
 
 
+@pytest.mark.slow
 def test_many_loops_may_open_the_first_connection_at_once(
     database: Database, new_loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:

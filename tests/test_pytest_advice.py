@@ -230,6 +230,7 @@ def name_of(folder: Path | None) -> str:
     return "pytest-asyncio {}.{}".format(*version_of(folder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", [None, *FOLDERS], ids=name_of)
 @pytest.mark.parametrize("name", SUITES)
 def test_printed_advice_cures_a_suite_of_pytest_asyncio(
@@ -352,6 +353,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
 def test_printed_advice_cures_a_suite(name: str, tmp_path: Path, url: str) -> None:
     """Anyio's plugin, unittest and TestClient: the first help makes the suite pass."""

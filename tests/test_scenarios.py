@@ -196,6 +196,7 @@ def faults(expect: dict[str, Any], records: list[dict[str, Any]], output: str) -
     return found_faults
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAILING)
 def test_failure_is_explained(name: str, dsn: str, tmp_path: Path) -> None:
     """A failing program ends as it does alone, and its first diagnosis says what is expected."""
@@ -204,6 +205,7 @@ def test_failure_is_explained(name: str, dsn: str, tmp_path: Path) -> None:
     assert faults(SCENARIOS[name]["expect"], ended.records, ended.output) == [], ended.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HEALTHY)
 def test_healthy_program_is_left_alone(name: str, dsn: str, tmp_path: Path) -> None:
     """A program without such a mistake ends as it does alone, and nothing is reported."""

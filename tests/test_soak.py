@@ -11,6 +11,7 @@ import pytest
 SOAK = Path(__file__).with_name("soak.py")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="the program measures memory as Unix does")
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_nothing_is_lost_between_many_loops(loop: str) -> None:
