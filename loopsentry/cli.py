@@ -230,11 +230,14 @@ def _signal(name: str) -> int:
 
 
 @cli.command()
-def demo() -> None:
+@click.option(
+    "--serve", is_flag=True, help="only keep that PostgreSQL running, and print its DATABASE_URL"
+)
+def demo(*, serve: bool) -> None:
     """Show the whole story on a real PostgreSQL: the failure, its explanation, the cure."""
-    from .demo import tell_story
+    from . import demo as story
 
-    raise SystemExit(tell_story())
+    raise SystemExit(story.serve() if serve else story.tell_story())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -245,7 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         exc.show()
         raise SystemExit(exc.exit_code) from None
     except click.Abort:
-        click.echo("Aborted", err=True)
-        raise SystemExit(1) from None
+        click.echo("loopsentry: interrupted", err=True)
+        raise SystemExit(130) from None
     if callable(result):
         result()

