@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rich._export_format import CONSOLE_SVG_FORMAT
+from rich.console import Console
+from rich.text import Text
 
 import loopsentry
 from loopsentry import catalog
 from loopsentry.explanation import explain, explain_texts
+from loopsentry.renderers.terminal import colour
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -26,11 +33,13 @@ autodoc_typehints = "signature"
 myst_heading_anchors = 2
 napoleon_use_ivar = True
 
+PICTURES = Path(__file__).parent / "_static" / "generated"
 GENERATED = Path(__file__).parent / "reference" / "generated"
 
 
 def write_pages(_app: Sphinx) -> None:
-    """Write one page for each cause and each fix, and a list of either."""
+    """Write a page for each cause and each fix, a list of either, and a message as a picture."""
+    write_picture()
     GENERATED.mkdir(exist_ok=True)
     for old in GENERATED.glob("*.md"):
         old.unlink()
@@ -48,6 +57,21 @@ def write_pages(_app: Sphinx) -> None:
         sorted((fix.id, fix.title) for fix in fixes),
     )
     write_texts()
+
+
+def write_picture() -> None:
+    """Draw the message that the README shows, as a terminal shows it."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+    message = readme.partition("<!-- shown by: loopsentry demo -->\n```text\n")[2].partition("```")[
+        0
+    ]
+    console = Console(record=True, width=82, file=io.StringIO())
+    console.print(Text.from_ansi(colour(message)))
+    # Without its web font, which browsers would fetch from another host.
+    form = re.sub(r"@font-face \{\{.*?\}\}", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+    PICTURES.mkdir(exist_ok=True, parents=True)
+    picture = console.export_svg(title="python -m shop", code_format=form, unique_id="message")
+    (PICTURES / "message.svg").write_text(picture, encoding="utf-8")
 
 
 def write_texts() -> None:

@@ -1,4 +1,4 @@
-"""The words that records of schema 1 may contain, as the reference page on records has them."""
+"""The words of records of schema 1 that were published; more may come, none goes or changes."""
 
 from __future__ import annotations
 

@@ -34,9 +34,11 @@ def entries(shelf: str) -> list[Any]:
 
 
 def test_the_causes_are_those_of_the_contract() -> None:
-    """Every code names the cause that the contract's table gives it, and none occurs twice."""
+    """Each published code names the cause that it always named; none occurs twice."""
     found = [(entry.CODE, entry.CAUSE) for entry in catalog.load("causes")]
-    assert sorted(found) == sorted(CAUSES.items())
+    assert CAUSES.items() <= dict(found).items()
+    for words in zip(*found, strict=True):
+        assert max(Counter(words).values()) == 1
 
 
 @pytest.mark.parametrize("cause", entries("causes"))
@@ -62,9 +64,9 @@ def test_a_cause_judges_in_no_librarys_words(cause: ModuleType) -> None:
 
 
 def test_the_contexts_are_those_of_the_contract() -> None:
-    """Every context bears a name of the contract, and no two share a name or a rank."""
+    """Each published context is still there, and no two share a name or a rank."""
     contexts = catalog.load("contexts")
-    assert {entry.NAME for entry in contexts} <= CONTEXTS
+    assert {"unknown", *(entry.NAME for entry in contexts)} >= CONTEXTS
     for attribute in ("NAME", "RANK"):
         counts = Counter(getattr(entry, attribute) for entry in contexts)
         assert max(counts.values()) == 1
@@ -114,17 +116,20 @@ def test_a_probe_names_its_librarys_packages(probe: ModuleType) -> None:
 
 
 def test_the_fixes_are_those_of_the_contract() -> None:
-    """Every fix bears a name of the contract; what its header says is a law of the fixes' tests."""
-    assert {fix.id for fix in catalog.load_fixes()} <= FIXES
+    """Each published fix is still there; what its header says is a law of the fixes' tests."""
+    assert {fix.id for fix in catalog.load_fixes()} >= FIXES
 
 
-@pytest.mark.parametrize("topic", [*CAUSES, *CAUSES.values()])
+NAMES = {cause.code: cause.name for cause in catalog.load_causes()}
+
+
+@pytest.mark.parametrize("topic", [*NAMES, *NAMES.values()])
 def test_explain_tells_of_a_cause(topic: str) -> None:
     """`loopsentry explain` knows every cause by its code and by its name."""
     result = CliRunner().invoke(cli, ["explain", topic])
     assert result.exit_code == 0
-    code = next(code for code, name in CAUSES.items() if topic in (code, name))
-    assert result.output.partition("\n")[0].strip() == f"{code} {CAUSES[code]}"
+    code = next(code for code, name in NAMES.items() if topic in (code, name))
+    assert result.output.partition("\n")[0].strip() == f"{code} {NAMES[code]}"
 
 
 def test_explain_tells_of_each_fix() -> None:
@@ -144,7 +149,7 @@ def test_explain_takes_a_code_in_small_letters() -> None:
 def test_explain_lists_everything() -> None:
     """`loopsentry explain` without a topic lists each code and each fix."""
     output = CliRunner().invoke(cli, ["explain"]).output
-    for name in [*CAUSES, *CAUSES.values(), *(fix.id for fix in catalog.load_fixes())]:
+    for name in [*NAMES, *NAMES.values(), *(fix.id for fix in catalog.load_fixes())]:
         assert name in output
 
 
