@@ -56,11 +56,13 @@ class Terminator:
 
     async def pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Pass on what comes, and its end."""
-        with suppress(OSError):
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-        writer.close()
+        try:
+            with suppress(OSError):
+                while data := await reader.read(65536):
+                    writer.write(data)
+                    await writer.drain()
+        finally:
+            writer.close()
 
     def close(self) -> None:
         """Stop listening."""
@@ -184,10 +186,19 @@ def test_a_foreign_connection_is_ended_unharmed(
         else:
             assert run(_ask_and_dispose(engine), new_loop) is True
         assert asyncio.run(database.backends()) == 0
+    asyncio.run_coroutine_threadsafe(_finish(), owner).result(30)
     owner.call_soon_threadsafe(owner.stop)
     thread.join(30)
     owner.close()
     assert troubles == []
+
+
+async def _finish() -> None:
+    """Let a loop end the connections that it is taking leave of: TLS waits for the other side."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    await asyncio.gather(*others)
+    for _ in range(3):
+        await asyncio.sleep(0)
 
 
 async def _ask_and_dispose(engine: AsyncEngine) -> bool:
