@@ -137,12 +137,13 @@ loopsentry.install(evict=True)
 loop = asyncio.new_event_loop()
 threading.Thread(target=loop.run_forever, daemon=True).start()
 def there(): return asyncio.run_coroutine_threadsafe(use(), loop).result(10)
-print(there(), attempt())
+# Where the owner reads the answer before it is awaited here, it is the next step that is refused.
+print(there(), attempt() in ("RuntimeError", "InterfaceError"))
 time.sleep(0.2)
 print(asyncio.run(states()), there())
 """
     )
-    assert ended.stdout.splitlines() == ["1 RuntimeError", "[] 1"]
+    assert ended.stdout.splitlines() == ["1 True", "[] 1"]
 
 
 def test_the_echo_is_explained_by_the_first_failure_without_healing(
