@@ -108,6 +108,23 @@ def _abort(driver_connection: Any) -> None:
         transport.abort()
 
 
+def sharer_of(driver_connection: Any) -> int | None:
+    """The process number of the parent, if it holds a connection's socket too; else None.
+
+    Only a fork makes that so. Told on Linux, while the parent lives.
+    """
+    transport = transport_of(driver_connection)
+    parent = os.getppid()
+    with suppress(OSError, AttributeError, TypeError, ValueError):
+        mine = os.fstat(transport.get_extra_info("socket").fileno())
+        with os.scandir(f"/proc/{parent}/fd") as theirs:
+            for entry in theirs:
+                with suppress(OSError):  # closed meanwhile
+                    if os.path.samestat(entry.stat(), mine):
+                        return parent
+    return None
+
+
 _kept: list[object] = []
 
 

@@ -161,7 +161,7 @@ class Collector:
         evidence = Evidence(
             symptoms=symptoms,
             subject=self._subject(sighting, birth, found, current),
-            owner=role_a(owner, alive),
+            owner=role_a(owner, alive or same),
             current=role_b(current, owner),
             same_loop=same,
             owner_alive=alive,
@@ -335,14 +335,8 @@ class Collector:
         if birth is not None or not _frames.is_loop(sighting.loop) or sighting.kind == "client":
             return birth
         owner = self._meet_owner(sighting.loop, found)
-        birth = self.registry.new_birth(
-            sighting.kind,
-            owner.info.id if owner else None,
-            recorded=False,
-            family=self.registry.family_of(sighting.target),
-        )
-        self.registry.bear(sighting.target, birth)
-        return birth
+        family = self.registry.family_of(sighting.target)
+        return self.registry.adopt(sighting.target, sighting.kind, owner, family)
 
     def _subject(
         self,
@@ -435,12 +429,21 @@ class Collector:
         return next(filter(None, told), None)
 
     def _opening(self, found: Found) -> Operation | None:
+        """The connection that another task was opening for the session.
+
+        The same line can have opened one before. Which task is failing is known while its loop
+        runs; later, an opening that never ended is another task's: its own would not complain.
+        """
         mine = _frames.user_place(found.sites)
+        task = _frames.task_name()
         for sighting in found.sightings:
             opening = (
                 self.registry.openings.get(sighting.target) if sighting.kind == "session" else None
             )
-            if opening is None or opening.place is None or opening.place == mine:
+            if opening is None or opening.place is None:
+                continue
+            apart = opening.task != task if task is not None else opening.ended is None
+            if opening.place == mine and not apart:
                 continue
             return Operation(
                 task=opening.task or "",

@@ -248,17 +248,17 @@ def _watch_forks() -> None:
     """
     if not _watched and hasattr(os, "register_at_fork"):
         os.register_at_fork(
-            before=safely(_stop_watching),
+            before=safely(_before_fork),
             after_in_parent=safely(_watch_again),
             after_in_child=safely(_keep_inherited),
         )
         _watched.append(True)
 
 
-def _stop_watching() -> None:
-    """CPython warns of forks of processes with threads, also of ours."""
+def _before_fork() -> None:
     for installation in _installed:
-        installation.pause_watch()
+        installation.pause_watch()  # CPython warns of forks of processes with threads, also of ours
+        installation.registry.fork()
 
 
 def _watch_again() -> None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from ._sockets import sharer_of
 from .model import (
     Birth,
     Diagnosis,
@@ -113,6 +114,7 @@ class Registry:
         self._start_listeners: list[Callable[[AbstractEventLoop], None]] = []
         self._logger_listeners: list[Callable[[str], None]] = []
         self._mode_listeners: list[Callable[[], None]] = []
+        self._fork_listeners: list[Callable[[], None]] = []
         self._holder_finders: list[Callable[[Any], tuple[Holder, ...]]] = []
         self._birth_finders: list[Callable[[Any], Birth | None]] = []
         self.logger_names: set[str] = set()
@@ -168,6 +170,15 @@ class Registry:
         """Set what a crossing leads to in this process, also for engines that exist already."""
         self.on_mismatch = mode
         for listener in list(self._mode_listeners):
+            listener()
+
+    def on_fork(self, listener: Callable[[], None]) -> Undo:
+        """Call back before each fork of this process."""
+        return _listen(self._fork_listeners, listener)
+
+    def fork(self) -> None:
+        """Tell that this process is about to fork."""
+        for listener in list(self._fork_listeners):
             listener()
 
     def on_lost_birth(self, finder: Callable[[Any], Birth | None]) -> Undo:
@@ -305,6 +316,26 @@ class Registry:
         """Make a birth with the next number."""
         framework = self.surroundings() if known.get("recorded", True) else None
         return Birth(serial=next(self.serials), kind=kind, loop=loop, framework=framework, **known)
+
+    def adopt(
+        self, target: Any, kind: ObjectKind, owner: LoopRecord | None, family: int | None
+    ) -> Birth:
+        """Make up the birth of an object that is older than the records.
+
+        One whose socket the parent process holds too was opened before a fork, by the parent.
+        """
+        parent = sharer_of(target) if kind == "connection" else None
+        if parent is not None and owner is not None:
+            owner = replace(owner, info=replace(owner.info, pid=parent))
+            self.loop_records[owner.info.id] = owner
+            loop = owner.reference()
+            if loop is not None:
+                self.loops[loop] = owner
+        number = owner.info.id if owner is not None else None
+        pid = parent or os.getpid()
+        birth = self.new_birth(kind, number, recorded=False, family=family, pid=pid)
+        self.bear(target, birth)
+        return birth
 
     def surroundings(self) -> Mapping[str, str] | None:
         """What of a framework is running here: the first answer of those who describe it."""

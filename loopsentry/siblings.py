@@ -9,11 +9,13 @@ reading of the source, and its `state` says so.
 from __future__ import annotations
 
 import asyncio
+import dis
+import functools
 import inspect
 import itertools
-from collections.abc import Iterable, Iterator
-from types import CodeType, FrameType, FunctionType
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from types import CodeType, CoroutineType, FrameType, FunctionType, MethodType, ModuleType
+from typing import Any, NamedTuple
 
 from . import _frames
 from ._frames import Site
@@ -23,15 +25,18 @@ from .model import Operation
 _STARTERS = frozenset(
     {
         "TaskGroup",
+        "as_completed",
         "create_task",
         "create_task_group",
         "ensure_future",
         "gather",
+        "run_coroutine_threadsafe",
         "start_soon",
         "wait",
     }
 )
 _ATTRIBUTES_SEEN = 100
+_DECORATORS_SEEN = 5
 
 
 def find_sibling(sites: list[Site]) -> Operation | None:
@@ -45,13 +50,16 @@ def find_sibling(sites: list[Site]) -> Operation | None:
     kept = {code for site in own for code in _kept_tasks(site.frame)} - running
     if len(kept) == 1:
         return _operation(kept.pop(), "probably; a task kept in an object")
-    for inner, outer in itertools.pairwise(own):
-        if not _STARTERS.intersection(outer.code.co_names):
+    for index, starter in enumerate(own[1:], 1):
+        if not _read(starter.code).starts_tasks:
             continue
-        beside = set(_started_beside(inner.code, outer.frame))
-        others = beside - {inner.code}
-        if len(others) == 1 or (beside and not others):
-            return _operation((others or beside).pop(), "probably; started beside it")
+        inside = {site.code for site in own[:index]}
+        # What a helper starts was often made by its caller.
+        for maker in own[index:]:
+            beside = _started_beside(inside, maker)
+            others = beside - inside
+            if len(others) == 1 or (beside and not others):
+                return _operation((others or beside).pop(), "probably; started beside it")
     return None
 
 
@@ -90,24 +98,108 @@ def _kept_tasks(frame: FrameType) -> Iterator[CodeType]:
                 yield code
 
 
-def _started_beside(code: CodeType, frame: FrameType) -> Iterator[CodeType]:
-    """Code of the coroutine functions that a frame can have started, if it started `code`."""
-    values = [frame.f_globals.get(name) for name in frame.f_code.co_names]
-    values += _values_of(_frames.first_argument(frame))
-    yield from _group_with(code, values)
-    for value in values:
+def _started_beside(inside: set[CodeType], maker: Site) -> set[CodeType]:
+    """Code of the coroutines that a frame can have made, if one of the failing ones is among them.
+
+    Args:
+        inside: the code that the failing task ran.
+        maker: where the frame stands.
+    """
+    variables = dict(_frames.variables_in(maker.frame))
+    everything = _read(maker.code)
+    here = _read(maker.code, _lines_at(maker))
+    for names in (here if here.starts_tasks else everything, everything):
+        group = set(_codes_of(_meant(names, maker.frame, variables)))
+        if group & inside:
+            return group
+    for value in (*variables.values(), *_values_of(_frames.first_argument(maker.frame))):
         if is_a(value, list, tuple, set):
-            yield from _group_with(code, value)
+            group = set(_codes_of(list(value)[:_ATTRIBUTES_SEEN]))
+            if group & inside:
+                return group
+    return set()
 
 
-def _group_with(code: CodeType, values: Iterable[Any]) -> list[CodeType]:
-    """The coroutine functions of a group, if `code` is one of them."""
-    codes = [value.__code__ for value in values if _is_coroutine_function(value)]
-    return codes if code in codes else []
+class _Names(NamedTuple):
+    """What code reads: variables of its own or its module, and attributes of anything."""
+
+    variables: set[str]
+    attributes: set[str]
+
+    @property
+    def starts_tasks(self) -> bool:
+        """Whether something that starts tasks is among them."""
+        return not _STARTERS.isdisjoint(self.variables | self.attributes)
 
 
-def _is_coroutine_function(value: Any) -> bool:
-    return is_a(value, FunctionType) and bool(value.__code__.co_flags & inspect.CO_COROUTINE)
+def _read(code: CodeType, lines: range | None = None) -> _Names:
+    """The names that code reads, its generator expressions, comprehensions and lambdas too.
+
+    Args:
+        code: the code.
+        lines: of these lines only, from 1.
+    """
+    found = _Names(set(), set())
+    positions = list(code.co_positions())
+    for instruction in dis.get_instructions(code):
+        line = positions[instruction.offset // 2][0]
+        if lines is not None and line not in lines:
+            continue
+        value = instruction.argval
+        if isinstance(value, CodeType) and value.co_name.startswith("<"):
+            inner = _read(value)
+            found.variables.update(inner.variables)
+            found.attributes.update(inner.attributes)
+        elif isinstance(value, tuple) and instruction.opname.startswith("LOAD_FAST"):
+            found.variables.update(value)  # two variables at once, since 3.13
+        elif isinstance(value, str) and instruction.opname.startswith("LOAD_"):
+            attribute = instruction.opname.startswith(("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER"))
+            (found.attributes if attribute else found.variables).add(value)
+    return found
+
+
+def _lines_at(site: Site) -> range:
+    """The lines of the expression that a frame stands at."""
+    positions = next(itertools.islice(site.code.co_positions(), max(site.at, 0) // 2, None), None)
+    first, last = positions[:2] if positions is not None else (None, None)
+    return range(first, last + 1) if first is not None and last is not None else range(0)
+
+
+def _meant(names: _Names, frame: FrameType, variables: Mapping[str, Any]) -> Iterator[Any]:
+    """What names mean in a frame: variables, and methods of the objects that are named too."""
+    values = [variables.get(name, frame.f_globals.get(name)) for name in names.variables]
+    values += _values_of(_frames.first_argument(frame))
+    yield from values
+    for owner in dict.fromkeys(value if is_a(value, type) else type(value) for value in values):
+        for name in names.attributes:
+            yield next((vars(base)[name] for base in type.mro(owner) if name in vars(base)), None)
+    for module in values:
+        if is_a(module, ModuleType):
+            yield from (vars(module).get(name) for name in names.attributes)
+
+
+def _codes_of(values: Iterable[Any]) -> Iterator[CodeType]:
+    """The code of the program's coroutine functions, coroutines and tasks among some values."""
+    for value in values:
+        target = value.func if is_a(value, functools.partial) else value
+        if is_a(target, MethodType, staticmethod, classmethod):
+            target = getattr(target, "__func__", None)
+        target = target.get_coro() if is_a(target, asyncio.Task) else target
+        code = target.cr_code if is_a(target, CoroutineType) else None
+        if is_a(target, FunctionType) and target.__code__.co_flags & inspect.CO_COROUTINE:
+            code = _undecorated(target).__code__
+        if code is not None and _frames.is_user_file(code.co_filename):
+            yield code
+
+
+def _undecorated(function: FunctionType) -> FunctionType:
+    """The coroutine function behind decorators that tell of it, such as `functools.wraps` does."""
+    for _ in range(_DECORATORS_SEEN):
+        inner = vars(function).get("__wrapped__")
+        if not is_a(inner, FunctionType) or not inner.__code__.co_flags & inspect.CO_COROUTINE:
+            break
+        function = inner
+    return function
 
 
 def _values_of(target: Any) -> list[Any]:

@@ -29,7 +29,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "_variables": frozenset({"_frames", "_safely", "exceptions"}),
     "_screen": frozenset({"_safely", "exceptions"}),
     "_frames": frozenset({"model", "exceptions"}),
-    "registry": frozenset({"model"}),
+    "registry": frozenset({"model", "_sockets"}),
     "recognition": frozenset({"model"}),
     "diagnosis": frozenset({"model"}),
     "story": frozenset({"model", "_wording"}),
@@ -101,7 +101,7 @@ ALLOWED: dict[str, frozenset[str]] = {
         }
     ),
     "_monitoring": frozenset({"_safely"}),
-    "hooks": frozenset({"model", "registry", "_safely", "_screen"}),
+    "hooks": frozenset({"model", "registry", "_frames", "_monitoring", "_safely", "_screen"}),
     "hangs": frozenset({"exceptions", "holders", "model", "_frames"}),
     "watchdog": frozenset({"hangs", "model", "_frames", "_safely"}),
     "causes": frozenset({"model"}),

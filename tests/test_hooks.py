@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -118,3 +119,83 @@ def test_a_lazy_load_that_a_library_swallowed_is_recognised(run_program: RunProg
     first, second = ended.stdout.splitlines()
     assert first.startswith("LS401 likely `mails` was loaded lazily")
     assert second == "['eager-load'] False"
+
+
+CHILD = """
+import asyncio, multiprocessing, os, sys
+import asyncpg
+import loopsentry
+async def first():
+    global connection
+    connection = await asyncpg.connect(os.environ["SCENARIO_DSN"])
+    await connection.fetchval("select 1")
+async def second():
+    return await connection.fetchval("select 1")
+def work(): asyncio.run(second())
+def spawned():
+    asyncio.run(first())
+    asyncio.run(second())
+if __name__ == "__main__":
+    loopsentry.install()
+    if "uninstall" in sys.argv: loopsentry.uninstall()
+    method = sys.argv[1]
+    if method == "fork": asyncio.run(first())
+    target = work if method == "fork" else spawned
+    child = multiprocessing.get_context(method).Process(target=target)
+    child.start()
+    child.join(20)
+    sys.exit(child.exitcode)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+def test_a_child_process_explains_its_end(run_program: RunProgram) -> None:
+    """What ends a `multiprocessing` child is explained in the traceback that it prints itself."""
+    bare = run_program(CHILD, "fork", under=False, env={"LOOPSENTRY": "off"})
+    ended = run_program(CHILD, "fork")
+    assert ended.returncode == bare.returncode == 1
+    assert ended.stderr.count("error[LS301]") == 1
+    assert [record["code"] for record in ended.records] == ["LS301"]
+    assert "LS301" not in run_program(CHILD, "fork", "uninstall", under=False).stderr
+
+
+def test_a_spawned_child_explains_its_end(run_program: RunProgram) -> None:
+    """A child that starts afresh explains what ends it, if it installs loopsentry as its parent."""
+    program = CHILD.replace("import loopsentry\n", "import loopsentry\nloopsentry.install()\n")
+    ended = run_program(program, "spawn", under=False)
+    assert ended.returncode == 1
+    assert ended.stderr.count("error[LS101]") == 1
+
+
+PRINTING = PROGRAM.replace("import asyncio,", "import asyncio, traceback,").replace(
+    '    if "raise" in sys.argv: raise\n',
+    """
+    match sys.argv[1:]:
+        case ["print_exc"]: traceback.print_exc()
+        case ["format_exc"]: sys.stderr.write(traceback.format_exc())
+        case ["print_exception"]: traceback.print_exception(exc)
+        case ["three"]: traceback.print_exception(type(exc), exc, exc.__traceback__)
+        case ["innocent"]:
+            try: {}["sku-1"]
+            except KeyError: traceback.print_exc()
+""",
+)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="sys.monitoring came with Python 3.12")
+@pytest.mark.parametrize("how", ["print_exc", "format_exc", "print_exception", "three"])
+def test_what_a_program_prints_itself_is_explained_there(run_program: RunProgram, how: str) -> None:
+    """An exception that is caught and printed with the module `traceback` carries its story."""
+    ended = run_program(PRINTING, how)
+    assert ended.returncode == 0
+    assert ended.stderr.count("error[LS101]") == 1
+    assert UNSEEN not in ended.stderr
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="sys.monitoring came with Python 3.12")
+def test_another_exception_is_printed_as_it_is(run_program: RunProgram) -> None:
+    """An exception of the program's own keeps its text; the failure that it hides has the story."""
+    ended = run_program(PRINTING, "innocent")
+    assert ended.returncode == 0
+    assert "\nKeyError: 'sku-1'\n" in ended.stderr
+    assert ended.stderr.count("error[LS101]") == 1

@@ -299,14 +299,8 @@ class _Listeners:
         if known is not None or owner is None:
             return known
         loop = self.registry.meet(owner, lambda: describe_all(thread_of(owner)))
-        birth = self.registry.new_birth(
-            "connection",
-            loop.info.id if loop else None,
-            recorded=False,
-            family=self.registry.family_of(pool),
-        )
-        self.registry.bear(driver_connection, birth)
-        return birth
+        family = self.registry.family_of(pool)
+        return self.registry.adopt(driver_connection, "connection", loop, family)
 
     def _cross(self, connection: Any, record: Any, birth: Birth) -> Exception | None:
         """Remember that a connection is taken out on a foreign loop, and decide what follows."""

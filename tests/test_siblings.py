@@ -1,0 +1,139 @@
+"""Which operation was under way, read off the traceback when the task that ran it is gone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import RunProgram
+
+BEGINNING = """
+import asyncio, functools, json, os
+import anyio, asyncpg
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+import loopsentry
+
+engine = create_async_engine(os.environ["DATABASE_URL"])
+
+def retry(function):
+    @functools.wraps(function)
+    async def wrapper(*args): return await function(*args)
+    return wrapper
+
+async def orders(s): await WORK
+async def users(s): await WORK
+async def load(s, name): await WORK
+async def warm(): await asyncio.sleep(0)
+async def at_once(*work): return await asyncio.gather(*work)
+decorated_orders, decorated_users = retry(orders), retry(users)
+
+class Repository:
+    def __init__(self, s): self.s = s
+    async def orders(self): s = self.s; await WORK
+    async def users(self): s = self.s; await WORK
+    async def both(self): await asyncio.gather(self.orders(), self.users())
+
+class Other(Repository):
+    async def others(self): s = self.s; await WORK
+
+"""
+
+#: What starts two tasks, and the function that the one beside the failing one ran.
+FORMS = {
+    "gather": ("await asyncio.gather(orders(s), users(s))", "orders"),
+    "after another": (
+        "await warm()\n    await at_once(orders(s), users(s))",
+        "orders",
+    ),
+    "generator": ("await asyncio.gather(*(load(s, n) for n in range(2)))", "load"),
+    "comprehension": ("await asyncio.gather(*[load(s, n) for n in range(2)])", "load"),
+    "lambda": ("await asyncio.gather(*map(lambda f: f(s), [orders, users]))", "orders"),
+    "partial": (
+        "await asyncio.gather(*[f() for f in [functools.partial(load, s, 1)] * 2])",
+        "load",
+    ),
+    "as completed": (
+        "for done in asyncio.as_completed([load(s, 1), load(s, 2)]): await done",
+        "load",
+    ),
+    "helper": ("await at_once(orders(s), users(s))", "orders"),
+    "methods": ("await Repository(s).both()", "orders"),
+    "an object's": ("r = Repository(s)\n    await asyncio.gather(r.orders(), r.users())", "orders"),
+    "two objects'": ("await asyncio.gather(Repository(s).orders(), Other(s).others())", "orders"),
+    "decorated": ("await asyncio.gather(decorated_orders(s), decorated_users(s))", "orders"),
+    "task group": (
+        (
+            "async with asyncio.TaskGroup() as group:\n"
+            "        group.create_task(orders(s)); group.create_task(users(s))"
+        ),
+        "orders",
+    ),
+    "anyio": (
+        (
+            "async with anyio.create_task_group() as group:\n"
+            "        group.start_soon(orders, s); group.start_soon(users, s)"
+        ),
+        "orders",
+    ),
+    "nested": (
+        (
+            "async def one(): await WORK\n"
+            "    async def two(): await WORK\n"
+            "    await asyncio.gather(one(), two())"
+        ),
+        "one",
+    ),
+    "tasks": (
+        (
+            "tasks = [asyncio.create_task(load(s, n)) for n in range(2)]\n"
+            "    for task in tasks: await task"
+        ),
+        "load",
+    ),
+}
+
+END = """
+found = {}
+for name, form in forms.items():
+    async def main():
+        OPEN
+        try: await form(s)
+        finally: CLOSE
+    try: asyncio.run(main())
+    except BaseException as exc:
+        told = loopsentry.diagnose(exc)
+        other = told.other_operation
+        found[name] = [told.code, other and other.function.rpartition(".")[2]]
+print(json.dumps(found))
+"""
+
+KINDS = {
+    "session": (
+        "s.execute(text('select pg_sleep(0.05)'))",
+        "await engine.dispose(); s = AsyncSession(engine)",
+        "pass",
+    ),
+    "asyncpg": (
+        "s.fetch('select pg_sleep(0.05)')",
+        "s = await asyncpg.connect(os.environ['SCENARIO_DSN'])",
+        "s.terminate()",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_function_beside_the_failing_one_is_named(run_program: RunProgram, kind: str) -> None:
+    """However two tasks were started, the one that is not failing is named by its function."""
+    work, opened, closed = KINDS[kind]
+    text = BEGINNING + "forms = {}\n"
+    for number, (name, (body, _)) in enumerate(FORMS.items()):
+        text += f"async def form_{number}(s):\n    {body}\nforms[{name!r}] = form_{number}\n"
+    text += END
+    for mark, meaning in (("WORK", work), ("OPEN", opened), ("CLOSE", closed)):
+        text = text.replace(mark, meaning)
+    ended = run_program(text)
+    assert ended.returncode == 0, ended.stderr
+
+    found = json.loads(ended.stdout)
+    assert found == {name: ["LS201", function] for name, (_, function) in FORMS.items()}
