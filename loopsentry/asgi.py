@@ -119,9 +119,11 @@ def describe_scope(scope: Scope) -> dict[str, str]:
 
 
 def _rule_in_context() -> str | None:
-    """The pattern of Quart's present request, from its context variable (quart/globals.py)."""
-    for variable, value in copy_context().items():
-        if variable.name == "quart.request_ctx":
-            rule = getattr(getattr(value, "request", None), "url_rule", None)
-            return getattr(rule, "rule", None)
-    return None
+    """The pattern of Quart's present request, from its context variables (quart/globals.py)."""
+    known = {variable.name: value for variable, value in copy_context().items()}
+    requests = (
+        getattr(known.get("quart.request_ctx"), "request", None),
+        getattr(known.get("quart.app_ctx"), "_request", None),  # since Quart 0.23
+    )
+    rules = (getattr(request, "url_rule", None) for request in requests)
+    return next((rule.rule for rule in rules if rule is not None), None)

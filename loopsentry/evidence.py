@@ -155,9 +155,12 @@ class Collector:
         refused = any(s.kind == "foreign-loop" and not s.quoted for s in symptoms)
         same = is_same(owner if bound else None, current, known=happened.known, refused=refused)
         units = tuple(s.target for s in found.sightings if s.kind == "connection")
+        failure = self._first_failure(birth, units)
         other = self._other_operation(found, symptoms) if same is not False else None
         busy = says(symptoms, "busy")
         cut = busy and other is None and same is not False and holds_cancelled(found.traced)
+        if busy and same and not (other or cut or cancellation or failure):
+            other = find_sibling(found.traced)
         evidence = Evidence(
             symptoms=symptoms,
             subject=self._subject(sighting, birth, found, current),
@@ -174,7 +177,7 @@ class Collector:
             stage=stage_of(found.library, operation),
             collected=is_collected(found.library),
             other=other,
-            first_failure=self._first_failure(birth, units),
+            first_failure=failure,
             engine=engine,
             face=self._face(found),
             contexts=contexts_of(
@@ -185,6 +188,7 @@ class Collector:
             cancelled=cut or cancellation is not None or says(symptoms, "cancelled"),
             cancellation=cancellation.place if cancellation else None,
             closed=any(s.closed for s in found.sightings),
+            closed_at=self.registry.closing_of(units),
             loop_traced=index is not None,
             handled=clue.reaches_program and not clue.ignored,
             original=_original(incident.complaint.symptom),
@@ -389,6 +393,7 @@ class Collector:
         """The library's method that the user's innermost frame called."""
         called: str | None = None
         committed = False
+        beginning = False
         for site in sites:
             if _frames.is_user(site.frame):
                 break
@@ -397,9 +402,12 @@ class Collector:
             name = site.code.co_name
             if module.startswith(self.operations) and (name[0] != "_" or name in _SCOPES):
                 called = name
+                beginning = module == "asyncpg.transaction"
         if called == "__aexit__":
             return "commit" if committed else "close"
-        return {"__aenter__": "connect", "start": "connect"}.get(called or "", called)
+        if called in ("__aenter__", "start"):
+            return "begin" if beginning else "connect"
+        return called
 
     def _other_operation(self, found: Found, symptoms: tuple[Symptom, ...]) -> Operation | None:
         """Who else works with the subject: another task of this loop, or a recorded opening."""

@@ -512,6 +512,7 @@ class Evidence:
         cancelled: whether a cancellation or time-out lies in the chain or was recorded.
         cancellation: where a recorded cancellation happened.
         closed: whether the driver's connection says that it is closed.
+        closed_at: where the program itself closed it; None if it did not, or that is not recorded.
         loop_traced: whether a loop's own runner stands in the traceback.
         handled: whether an exception of this failure reached the program.
         pid: this process.
@@ -545,6 +546,7 @@ class Evidence:
     cancelled: bool = False
     cancellation: Place | None = None
     closed: bool = False
+    closed_at: Place | None = None
     loop_traced: bool = False
     handled: bool = True
     pid: int = field(default_factory=os.getpid)
@@ -567,6 +569,12 @@ class Evidence:
             one_loop=True,
             notes=(note,),
         )
+
+    @property
+    def closed_at_work(self) -> bool:
+        """Whether the program closed it in the middle of an operation."""
+        cut = any(each.kind == "disconnected" and each.sent for each in self.symptoms)
+        return cut and self.closed_at is not None
 
     @property
     def left_unusable(self) -> bool:
@@ -601,11 +609,13 @@ class Evidence:
     def conditions(self) -> frozenset[str]:
         """What holds here of what the headers of fixes ask for, in their words."""
         owner = self.owner
+        pool = self.subject is not None and self.subject.kind == "pool"
         told = {
             "engine": self.engine is not None,
             "no-engine": self.engine is None,
             "owner-running": owner is not None and owner.state == "running",
             "collected": self.collected,
+            "closed": self.closed_at is not None or (pool and self.has("released")),
             "client": self.subject is not None and self.subject.kind == "client",
             "starved": self.hang is not None and not self.hang.blocking,
         }

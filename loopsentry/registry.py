@@ -140,6 +140,7 @@ class Registry:
         self.failures: OrderedDict[int, FirstFailure] = OrderedDict()
         self.troubles: weakref.WeakKeyDictionary[Any, FirstFailure] = weakref.WeakKeyDictionary()
         self.crossings: OrderedDict[int, tuple[int, Place | None]] = OrderedDict()
+        self.closings: weakref.WeakKeyDictionary[Any, Place] = weakref.WeakKeyDictionary()
         self.cancellations: weakref.WeakKeyDictionary[Any, Cancellation] = (
             weakref.WeakKeyDictionary()
         )
@@ -362,6 +363,15 @@ class Registry:
         """Remember that an object was taken out on another loop."""
         self.crossings[birth.serial] = (loop, place)
         _keep_last(self.crossings)
+
+    def note_closing(self, target: Any, place: Place | None) -> None:
+        """Remember where the program closed a connection."""
+        if place is not None:
+            self.closings[target] = place
+
+    def closing_of(self, targets: Iterable[Any]) -> Place | None:
+        """Where the program closed one of these objects, if it was recorded."""
+        return _first_known(self.closings, targets)
 
     def note_cancellation(self, targets: Iterable[Any], place: Place | None) -> None:
         """Remember that an operation on these objects was cancelled."""

@@ -75,6 +75,7 @@ CONDITIONS = {
     "engine",
     "no-engine",
     "owner-running",
+    "closed",
     "collected",
     "client",
     "pre-ping",

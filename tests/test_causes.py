@@ -129,6 +129,21 @@ TABLE: dict[str, tuple[Evidence, str | None, str]] = {
     "no greenlet": (shared("missing-greenlet"), "LS401", "proven"),
     "a loop in a loop": (Evidence(symptoms=said("nested-run")), "LS402", "likely"),
     "hung up": (shared("disconnected", closed=True), "LS501", "proven"),
+    "closed by the program": (
+        shared("disconnected", closed=True, closed_at=HERE),
+        "LS204",
+        "proven",
+    ),
+    "closed by the program, at work": (
+        shared("disconnected", closed_at=HERE, symptoms=said("disconnected", sent=True)),
+        "LS202",
+        "proven",
+    ),
+    "closed by the program on another loop": (
+        crossed("disconnected", closed=True, closed_at=HERE),
+        "LS204",
+        "proven",
+    ),
     "a pool with nothing left": (
         shared("exhausted", holders=(Holder(label="AsyncSession"),)),
         "LS604",

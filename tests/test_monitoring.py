@@ -288,3 +288,54 @@ def test_where_nothing_can_be_heard_nothing_is_done(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(_monitoring, "_monitoring", None)
     _monitoring.on_start(called, lambda _: KeyError("never"))()
     assert called(1) == 2
+
+
+CLOSED = """
+import asyncio, os
+import asyncpg
+import loopsentry
+loopsentry.install()
+dsn = os.environ["SCENARIO_DSN"]
+async def closed_by_us():
+    connection = await asyncpg.connect(dsn)
+    await connection.close()
+    await connection.fetch("select 1")
+async def terminated_by_us():
+    connection = await asyncpg.connect(dsn)
+    connection.terminate()
+    await connection.execute("select 1")
+async def closed_by_the_server():
+    connection, other = await asyncpg.connect(dsn), await asyncpg.connect(dsn)
+    await other.execute(f"select pg_terminate_backend({connection.get_server_pid()})")
+    while not connection.is_closed(): await asyncio.sleep(0.01)
+    try: await connection.fetch("select 1")
+    finally: await connection.close(); await other.close()
+async def work(connection): await connection.fetch("select pg_sleep(5)")
+async def cut_off():
+    connection = await asyncpg.connect(dsn)
+    task = asyncio.create_task(work(connection))
+    await asyncio.sleep(0.2)
+    connection.terminate()
+    await task
+async def closed_pool():
+    async with asyncpg.create_pool(dsn, min_size=1) as pool: pass
+    await pool.fetch("select 1")
+for run in closed_by_us, terminated_by_us, closed_by_the_server, cut_off, closed_pool:
+    try: asyncio.run(run())
+    except (asyncpg.InterfaceError, asyncpg.PostgresConnectionError) as exc:
+        told = loopsentry.diagnose(exc)
+        print(run.__name__, told.code, told.certainty, told.notes[0].partition(" ")[0])
+"""
+
+
+@needs_monitoring
+def test_who_closed_a_connection_is_told_apart(run_program: RunProgram) -> None:
+    """The driver has one text for a connection closed by the program and one the server closed."""
+    ended = run_program(CLOSED, under=False)
+    assert ended.stdout.splitlines() == [
+        "closed_by_us LS204 proven closed",
+        "terminated_by_us LS204 proven closed",
+        "closed_by_the_server LS501 proven not",
+        "cut_off LS202 proven closed",
+        "closed_pool LS204 proven nothing",
+    ]

@@ -28,9 +28,12 @@ def match(evidence: Evidence) -> Verdict | None:
         return None
     if evidence.has("provisioning"):
         return None
-    if evidence.phase != "cleanup" or not (evidence.has("illegal-state") or _busy(evidence)):
+    cut = evidence.closed_at if evidence.closed_at_work else None
+    tidying = evidence.phase == "cleanup" and (evidence.has("illegal-state") or _busy(evidence))
+    if cut is None and not tidying:
         return None
-    known = evidence.other is not None or evidence.has("illegal-state")
+    known = cut or evidence.other is not None or evidence.has("illegal-state")
+    where = (f"closed at {cut.short}",) if cut is not None else ()
     return Verdict(
         certainty="proven" if known else "likely",
         explains=frozenset({"closing", "other-task", *(s.kind for s in evidence.symptoms)}),
@@ -38,6 +41,7 @@ def match(evidence: Evidence) -> Verdict | None:
         headline=f"{subject.kind} closed while its operation still runs",
         data="unknown",
         notes=(
+            *where,
             "the operation that was running is undone with its transaction",
             "not a loop mismatch: one event loop only",
         ),

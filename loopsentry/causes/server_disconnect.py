@@ -24,6 +24,8 @@ def match(evidence: Evidence) -> Verdict | None:
         return None
     if not evidence.handled:
         return None  # the pool noticed and replaced it
+    if evidence.closed_at is not None:
+        return None  # the program closed it itself
     birth = evidence.subject.birth if evidence.subject else None
     by_server = any(symptom.by_server for symptom in evidence.symptoms)
     if not by_server and (birth is None or not birth.recorded):

@@ -1,7 +1,8 @@
 """session or connection used after it was given back
 
 This is not a loop mismatch. The connection or session was used after the scope that owned it had
-returned it: the `async with` block was over, the request was answered, the pool had taken it back.
+returned it: the `async with` block was over, the request was answered, the pool had taken it back,
+or the program had closed the connection or the whole pool.
 Helpers that return a connection out of their own `async with`, and background tasks that keep the
 session of their request, do this.
 
@@ -18,14 +19,24 @@ CAUSE = "used-after-release"
 
 def match(evidence: Evidence) -> Verdict | None:
     """Match a driver's or a library's own word that the object had been returned."""
-    if not evidence.has("released") or evidence.same_loop is False or evidence.forked:
+    closed_here = evidence.has("disconnected") and evidence.closed_at is not None
+    if not (closed_here or evidence.has("released")):
         return None
-    if evidence.has("foreign-loop", "loop-closed", "busy", "disconnected"):
+    if evidence.forked or evidence.closed_at_work:
         return None
+    if evidence.has("foreign-loop", "loop-closed", "busy"):
+        return None
+    if evidence.has("disconnected") and not closed_here:
+        return None
+    one_loop = evidence.same_loop is not False
+    kind = evidence.subject.kind if evidence.subject else "connection"
+    closed = closed_here or kind == "pool"
+    where = f"closed at {evidence.closed_at.short}; " if evidence.closed_at else ""
     return Verdict(
         certainty="proven" if evidence.subject is not None else "likely",
-        explains=frozenset({"released"}),
-        one_loop=True,
+        explains=frozenset({"released", *(("disconnected",) if closed_here else ())}),
+        headline=f"{kind} used after the program had closed it" if closed else "",
+        one_loop=one_loop,
         data="not-sent",
-        notes=("nothing was sent", "not a loop mismatch"),
+        notes=(f"{where}nothing was sent", *(("not a loop mismatch",) if one_loop else ())),
     )

@@ -18,11 +18,16 @@ from loopsentry.registry import Registry, Undo
 # All others of that module come to these (Lib/traceback.py).
 _PRINTERS = (traceback.print_exception, traceback.format_exception)
 
+#: How the interpreter prints, of which its own hooks have told already.
+_OF_INTERPRETER = "_print_exception_bltin"
+
 
 def attach(report: Reporter, _registry: Registry) -> Undo:
     """Examine an exception before it is formatted."""
 
     def examine(frame: FrameType) -> None:
+        if frame.f_back is not None and frame.f_back.f_code.co_name == _OF_INTERPRETER:
+            return
         known = variables_in(frame)
         given = (known.get("value"), known.get("exc"))
         exc = next((each for each in given if isinstance(each, Exception)), None)

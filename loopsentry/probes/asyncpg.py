@@ -15,6 +15,7 @@ from loopsentry._frames import (
     module_of,
     raised_outside,
     running_loop,
+    split_at_loop,
     user_place,
     variables_in,
     walk_live,
@@ -38,6 +39,8 @@ _TEXTS: tuple[tuple[str, SymptomKind, bool | None], ...] = (
     ("cannot perform operation: another operation is in progress", "busy", False),
     ("cannot use Connection.transaction() in a manually started", "stale-transaction", False),
     ("connection has been released back to the pool", "released", False),
+    ("pool is closed", "released", False),
+    ("pool is closing", "released", False),
     ("connection was closed in the middle of operation", "disconnected", True),
     ("underlying connection is closed", "disconnected", False),
     ("connection is closed", "disconnected", False),
@@ -167,6 +170,8 @@ class _Heard:
         """Hear of what asyncpg makes and takes out."""
         with ExitStack() as attached:
             attached.callback(on_start(asyncpg.Connection.__init__, self.connection_is_made))
+            for end in (asyncpg.Connection.close, asyncpg.Connection.terminate):
+                attached.callback(on_start(end, self.connection_is_ended))
             attached.callback(on_return(asyncpg.Pool._initialize, self.pool_is_ready))
             holder = asyncpg.pool.PoolConnectionHolder
             attached.callback(on_start(holder.acquire, self.is_taken))
@@ -178,6 +183,13 @@ class _Heard:
         sites = list(walk_live(frame))
         birth = birth_here(self.registry, "connection", loop, sites, _queue_in(sites))
         self.registry.bear(first_argument(frame), birth)
+
+    def connection_is_ended(self, frame: FrameType) -> None:
+        """Remember where the program ended a connection that was open."""
+        connection = first_argument(frame)
+        if not connection.is_closed():
+            within, _ = split_at_loop(list(walk_live(frame)))
+            self.registry.note_closing(connection, user_place(within))
 
     def pool_is_ready(self, frame: FrameType) -> None:
         """Remember where a pool was opened, by its queue: a pool takes no weak reference."""
