@@ -236,6 +236,49 @@ def first_argument(frame: FrameType) -> Any:
     return variables_in(frame).get(code.co_varnames[0])
 
 
+class Names(NamedTuple):
+    """What code reads: variables of its own or its module, and attributes of anything."""
+
+    variables: set[str]
+    attributes: set[str]
+
+
+def names_in(code: CodeType, lines: range | None = None) -> Names:
+    """The names that code reads, its generator expressions, comprehensions and lambdas too.
+
+    Args:
+        code: the code.
+        lines: of these lines only, from 1.
+    """
+    found = Names(set(), set())
+    positions = list(code.co_positions())
+    for instruction in dis.get_instructions(code):
+        line = positions[instruction.offset // 2][0]
+        if lines is not None and line not in lines:
+            continue
+        value = instruction.argval
+        if isinstance(value, CodeType) and value.co_name.startswith("<"):
+            inner = names_in(value)
+            found.variables.update(inner.variables)
+            found.attributes.update(inner.attributes)
+        elif isinstance(value, tuple) and instruction.opname.startswith("LOAD_FAST"):
+            found.variables.update(value)  # two variables at once, since 3.13
+        elif isinstance(value, str) and instruction.opname.startswith("LOAD_"):
+            attribute = instruction.opname.startswith(("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER"))
+            (found.attributes if attribute else found.variables).add(value)
+    return found
+
+
+def names_at(site_: Site) -> Names:
+    """The names that the expression reads at which a frame stands; none where it is not known."""
+    at = max(site_.at, 0) // 2
+    positions = next(itertools.islice(site_.code.co_positions(), at, None), None)
+    first, last = positions[:2] if positions is not None else (None, None)
+    if first is None or last is None:
+        return Names(set(), set())
+    return names_in(site_.code, range(first, last + 1))
+
+
 def is_coroutine(frame: FrameType) -> bool:
     """Whether a frame is a coroutine's or an asynchronous generator's."""
     return bool(frame.f_code.co_flags & _COROUTINE)

@@ -9,16 +9,14 @@ reading of the source, and its `state` says so.
 from __future__ import annotations
 
 import asyncio
-import dis
 import functools
 import inspect
-import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from types import CodeType, CoroutineType, FrameType, FunctionType, MethodType, ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 from . import _frames
-from ._frames import Site
+from ._frames import Names, Site, names_at, names_in
 from .exceptions import is_a, variables_of
 from .model import Operation
 
@@ -51,7 +49,7 @@ def find_sibling(sites: list[Site]) -> Operation | None:
     if len(kept) == 1:
         return _operation(kept.pop(), "probably; a task kept in an object")
     for index, starter in enumerate(own[1:], 1):
-        if not _read(starter.code).starts_tasks:
+        if not _starts_tasks(names_in(starter.code)):
             continue
         inside = {site.code for site in own[:index]}
         # What a helper starts was often made by its caller.
@@ -106,9 +104,9 @@ def _started_beside(inside: set[CodeType], maker: Site) -> set[CodeType]:
         maker: where the frame stands.
     """
     variables = dict(_frames.variables_in(maker.frame))
-    everything = _read(maker.code)
-    here = _read(maker.code, _lines_at(maker))
-    for names in (here if here.starts_tasks else everything, everything):
+    everything = names_in(maker.code)
+    here = names_at(maker)
+    for names in (here if _starts_tasks(here) else everything, everything):
         group = set(_codes_of(_meant(names, maker.frame, variables)))
         if group & inside:
             return group
@@ -120,52 +118,11 @@ def _started_beside(inside: set[CodeType], maker: Site) -> set[CodeType]:
     return set()
 
 
-class _Names(NamedTuple):
-    """What code reads: variables of its own or its module, and attributes of anything."""
-
-    variables: set[str]
-    attributes: set[str]
-
-    @property
-    def starts_tasks(self) -> bool:
-        """Whether something that starts tasks is among them."""
-        return not _STARTERS.isdisjoint(self.variables | self.attributes)
+def _starts_tasks(names: Names) -> bool:
+    return not _STARTERS.isdisjoint(names.variables | names.attributes)
 
 
-def _read(code: CodeType, lines: range | None = None) -> _Names:
-    """The names that code reads, its generator expressions, comprehensions and lambdas too.
-
-    Args:
-        code: the code.
-        lines: of these lines only, from 1.
-    """
-    found = _Names(set(), set())
-    positions = list(code.co_positions())
-    for instruction in dis.get_instructions(code):
-        line = positions[instruction.offset // 2][0]
-        if lines is not None and line not in lines:
-            continue
-        value = instruction.argval
-        if isinstance(value, CodeType) and value.co_name.startswith("<"):
-            inner = _read(value)
-            found.variables.update(inner.variables)
-            found.attributes.update(inner.attributes)
-        elif isinstance(value, tuple) and instruction.opname.startswith("LOAD_FAST"):
-            found.variables.update(value)  # two variables at once, since 3.13
-        elif isinstance(value, str) and instruction.opname.startswith("LOAD_"):
-            attribute = instruction.opname.startswith(("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER"))
-            (found.attributes if attribute else found.variables).add(value)
-    return found
-
-
-def _lines_at(site: Site) -> range:
-    """The lines of the expression that a frame stands at."""
-    positions = next(itertools.islice(site.code.co_positions(), max(site.at, 0) // 2, None), None)
-    first, last = positions[:2] if positions is not None else (None, None)
-    return range(first, last + 1) if first is not None and last is not None else range(0)
-
-
-def _meant(names: _Names, frame: FrameType, variables: Mapping[str, Any]) -> Iterator[Any]:
+def _meant(names: Names, frame: FrameType, variables: Mapping[str, Any]) -> Iterator[Any]:
     """What names mean in a frame: variables, and methods of the objects that are named too."""
     values = [variables.get(name, frame.f_globals.get(name)) for name in names.variables]
     values += _values_of(_frames.first_argument(frame))

@@ -10,7 +10,7 @@ from typing import Any
 
 from . import _frames
 from ._frames import Site
-from .exceptions import arguments_of, is_a
+from .exceptions import arguments_of, is_a, variables_of
 from .holders import find_foreign_task
 from .incidents import Incident
 from .model import ObjectKind, Sighting, Symptom
@@ -83,6 +83,9 @@ class Subjects:
             foreign = sighting.loop is not None and sighting.loop is not current
             if sighting.kind in ("primitive", "future") and foreign:
                 return self._client_with(sighting, found) or sighting
+        awaiting = next(iter(found.segment), None)
+        if awaiting is not None and _frames.is_user(awaiting.frame):
+            return self._foreign_future(found, current)  # no library was awaited
         if _has_connection(found):
             return None
         return self._client(found, current) or self._foreign_future(found, current)
@@ -159,8 +162,12 @@ def _named_future(found: Found, current: Any) -> asyncio.Future[Any] | None:
     """A future of another loop that the awaiting function itself names."""
     for site in found.segment:
         if _frames.is_user(site.frame):
-            named = (site.frame.f_globals.get(name) for name in site.code.co_names)
-            for value in (*_frames.variables_in(site.frame).values(), *named):
+            given = _frames.variables_in(site.frame)
+            own = variables_of(_frames.first_argument(site.frame))
+            known = {**site.frame.f_globals, **own, **given}
+            here = _frames.names_at(site)
+            names = (*sorted(here.variables | here.attributes), *given, *site.code.co_names)
+            for value in (known.get(name) for name in names):
                 if is_a(value, asyncio.Future) and value.get_loop() is not current:
                     return value
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import threading
 from types import FrameType
@@ -52,7 +53,6 @@ THREAD = """
 """
 
 
-@needs_monitoring
 @pytest.mark.parametrize(
     ("first", "second", "expected"),
     [
@@ -61,23 +61,26 @@ THREAD = """
             "asyncio.run(twice())",
             ["asyncio asyncio.run first 1 MainThread", "asyncio asyncio.run second 1 MainThread"],
         ),
-        (
+        pytest.param(
             "asyncio.new_event_loop().run_until_complete(twice())",
             "asyncio.Runner().run(twice())",
             [
                 "asyncio run_until_complete first 1 MainThread",
                 "asyncio asyncio.run second 1 MainThread",
             ],
+            marks=needs_monitoring,
         ),
-        (
+        pytest.param(
             "import uvloop; uvloop.run(twice())",
             "asyncio.run(twice())",
             ["uvloop uvloop.run first 1 MainThread", "asyncio asyncio.run second 1 MainThread"],
+            marks=needs_monitoring,
         ),
-        (
+        pytest.param(
             THREAD,
             "asyncio.run(twice())",
             ["asyncio run_forever first 1 own", "asyncio asyncio.run second 1 MainThread"],
+            marks=needs_monitoring,
         ),
     ],
     ids=["asyncio", "runner", "uvloop", "thread"],
@@ -90,6 +93,35 @@ def test_both_starters_are_named(
         pytest.importorskip("uvloop", reason="uvloop is not made for this platform")
     ended = run_program(LOCK.format(first=first, second=second), under=False)
     assert ended.stdout.splitlines() == expected, ended.output
+
+
+def test_the_logger_that_tells_of_loops_stays_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    """What asyncio logs of a new loop keeps its place, and the logger is as before afterwards."""
+    told = logging.getLogger("asyncio")
+    before = dict(vars(told))
+    with caplog.at_level(logging.DEBUG, "asyncio"), loopsentry.install():
+        asyncio.new_event_loop().close()
+    assert [record.funcName for record in caplog.records] == ["__init__"]
+    assert caplog.records[0].getMessage().startswith("Using ")
+    assert "asyncio" in caplog.records[0].pathname
+    assert vars(told).keys() == before.keys()
+
+
+def test_a_logger_that_is_covered_in_turn_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody who covers the same method keeps it, whichever of the two ends first."""
+    told = logging.getLogger("asyncio")
+    heard: list[object] = []
+    with loopsentry.install():
+        covered = told.debug
+
+        def debug(*args: Any) -> None:
+            heard.append(args)
+            covered(*args, stacklevel=2)
+
+        monkeypatch.setattr(told, "debug", debug)
+        asyncio.new_event_loop().close()
+    asyncio.new_event_loop().close()
+    assert len(heard) == 2
 
 
 RAW = """

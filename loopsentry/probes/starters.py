@@ -1,15 +1,19 @@
-"""Who starts event loops and threads, heard as it happens (Python 3.12).
+"""Who starts event loops and threads, heard as it happens.
 
 A loop is remembered with its starter though it may never open a connection: a lock, a queue or a
-client may be bound to it. Without `sys.monitoring` a loop is known from the first connection that
-is opened on it.
+client may be bound to it. Without `sys.monitoring` (Python 3.11) only loops are heard of that a
+runner makes for itself, as `asyncio.run` does; others are known from the first connection that is
+opened on them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import sys
 import threading
 import weakref
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from types import CodeType, CoroutineType, FrameType
@@ -27,6 +31,7 @@ from loopsentry._frames import (
     walk_live,
 )
 from loopsentry._monitoring import on_return, on_start
+from loopsentry._safely import until_failure
 from loopsentry.model import LoopInfo, Place, Reporter
 from loopsentry.registry import Registry, Undo
 
@@ -50,6 +55,8 @@ def attach(_report: Reporter, registry: Registry) -> Undo:
             on_return(getattr(asyncio.Runner, "_lazy_init", None), starts.loop_is_made)
         )
         attached.callback(on_start(threading.Thread.start, starts.thread_starts))
+        if sys.version_info < (3, 12):
+            attached.callback(_on_new_loop(starts.loop_is_new))
         return attached.pop_all().close
 
 
@@ -78,6 +85,14 @@ class _Starts:
         if is_loop(loop):
             self.registry.start(loop, lambda: self._describe(frame))
 
+    def loop_is_new(self, frame: FrameType) -> None:
+        """Hear that a loop is being made; whoever makes one without a runner may not start it."""
+        loop = first_argument(frame)
+        if is_loop(loop):
+            info = self._describe(frame)
+            if info.runner is not None:
+                self.registry.start(loop, lambda: info)
+
     def thread_starts(self, frame: FrameType) -> None:
         """Hear that a thread is being started."""
         place = user_place(walk_live(frame))
@@ -101,6 +116,38 @@ class _Starts:
         if info.started_by is None and not _outlives(sites):
             return replace(info, started_by=self.threads.get(threading.current_thread()))
         return info
+
+
+def _on_new_loop(listener: Callable[[FrameType], None]) -> Undo:
+    """Call back with the frame of each new loop's `__init__`.
+
+    asyncio names the selector of each loop to its logger (Lib/asyncio/selector_events.py,
+    proactor_events.py: `logger.debug`), and calls that for nothing else outside its debug mode. The
+    method of this one logger is covered, and calls the logger's own.
+    """
+    logger = logging.getLogger("asyncio")
+    covered = logger.debug
+    before = vars(logger).get("debug")
+    hear = until_failure(listener)
+
+    def debug(message: object, *args: object, **options: Any) -> None:
+        frame = sys._getframe(1)
+        if frame.f_code.co_name == "__init__" and module_of(frame).startswith("asyncio."):
+            hear(frame)
+        options["stacklevel"] = options.get("stacklevel", 1) + 1
+        covered(message, *args, **options)
+
+    logger.debug = debug  # type: ignore[method-assign,assignment]
+
+    def undo() -> None:
+        if vars(logger).get("debug") is not debug:
+            return  # somebody covers it in turn
+        if before is None:
+            del logger.debug
+        else:
+            logger.debug = before  # type: ignore[method-assign]
+
+    return undo
 
 
 def _outlives(sites: list[Site]) -> bool:
