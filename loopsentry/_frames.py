@@ -158,13 +158,17 @@ def walk_live(start: FrameType | None = None) -> Iterator[Site]:
     Database calls of SQLAlchemy's asyncio layer run in a greenlet (`greenlet_spawn` in
     sqlalchemy/util/_concurrency_py3k.py); the coroutine that awaits is its parent's frame.
     """
-    frame = start or sys._getframe(1)
+    return map(site_of, live_frames(start or sys._getframe(1)))
+
+
+def live_frames(start: FrameType) -> Iterator[FrameType]:
+    """Yield the frames of the present stack as `walk_live` does."""
     # At the interpreter's end the module is emptied first, and then gives no greenlet.
     getcurrent = getattr(sys.modules.get("greenlet"), "getcurrent", None)
     parent = getattr(getcurrent(), "parent", None) if getcurrent is not None else None
-    current: FrameType | None = frame
+    current: FrameType | None = start
     while current is not None:
-        yield site_of(current)
+        yield current
         current = current.f_back
         while current is None and parent is not None:
             current, parent = parent.gr_frame, parent.parent

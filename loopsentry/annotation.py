@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Self
 
 from .exceptions import (
@@ -17,7 +18,6 @@ from .exceptions import (
     walk_tree,
 )
 from .model import Diagnosis
-from .renderers import plain
 from .story import headline
 
 
@@ -98,7 +98,7 @@ def annotate(
     complaint: BaseException,
     *,
     rewrite: bool,
-    verbose: bool = False,
+    tell: Callable[[], str],
 ) -> None:
     """Add the headline to the message, where that is safe, and the story as a note.
 
@@ -112,7 +112,7 @@ def annotate(
         diagnosis: what is told.
         complaint: the exception in its tree with which a library complained.
         rewrite: whether messages may gain a line.
-        verbose: whether the story tells everything.
+        tell: gives the story; not called where a note tells it already.
     """
     bearer = exc if _stands_for(exc, complaint) else complaint
     if not is_a(exc, Exception) or not is_a(bearer, Exception):
@@ -122,8 +122,7 @@ def annotate(
             if node is complaint or _wraps(node, complaint):
                 rewrite_message(node, diagnosis)
     if not shown_before(exc, diagnosis) and not shown_before(bearer, diagnosis):
-        note = plain.render(diagnosis, verbose=verbose, beside=True)
-        _add_note(bearer, Marked(note, diagnosis))
+        _add_note(bearer, Marked(tell(), diagnosis))
 
 
 def _wraps(exc: BaseException, complaint: BaseException) -> bool:

@@ -139,6 +139,10 @@ class Guard:
         for name, wrapper in zip(_WRAPPED, (do_ping, do_close, do_terminate), strict=True):
             setattr(dialect, name, wrapper)
 
+    def guards(self, pool: Any) -> bool:
+        """Whether a pool's dialect is wrapped."""
+        return getattr(pool, "_dialect", None) in self._armed
+
     def disarm(self) -> None:
         """Leave every dialect as it was."""
         for dialect in list(self._armed):

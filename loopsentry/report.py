@@ -16,6 +16,7 @@ from .model import Clue, Diagnosis, EngineInfo, Evidence, Hang, Mode
 from .recognition import Recogniser
 from .registry import Registry
 from .renderers import plain
+from .repeats import Key, Repeats, Told, complaint_in
 from .story import WIDTH
 
 
@@ -62,6 +63,7 @@ class Examiner:
         self.collector = Collector(registry, shelves.probes, recogniser.recognise)
         registry.sight = self.collector.sight
         self.options = Options()
+        self.repeats = Repeats(registry)
         self.sinks: list[Sink] = []
         self.shown: set[str] = set()
         self.subscribers: list[Callable[[Diagnosis], object]] = []
@@ -149,7 +151,7 @@ class Examiner:
 
     def mark(self, exc: Exception, diagnosis: Diagnosis) -> None:
         """Write a diagnosis on an exception that is told for it."""
-        annotate(exc, diagnosis, exc, rewrite=False, verbose=self.options.verbose)
+        annotate(exc, diagnosis, exc, rewrite=False, tell=lambda: self._story_of(diagnosis))
 
     def report(self, exc: BaseException, clue: Clue | None = None) -> Diagnosis | None:
         """Diagnose an exception, write on it and tell the sinks. The exception stays the user's."""
@@ -157,13 +159,15 @@ class Examiner:
         if told is not None:
             self._write_on(exc, *told, rewrite=True)
             return told[0]
-        if told_elsewhere(exc):
-            return None
         clue = clue or Clue()
+        known = self.repeats.find(exc, clue)
+        if known is not None:
+            return self._repeat(exc, clue, known)
         gravest = self._gravest(exc, clue)
-        if gravest is None:
+        if gravest is None or told_elsewhere(exc):
             return None
         case, diagnosis = gravest
+        key = self.repeats.key_of(exc, clue)  # before anything is written or remembered
         if case.evidence.has("disconnected") and clue.live:
             self.registry.note_trouble(case.units, diagnosis)
         diagnosis = self._retire(diagnosis, case.evidence, clue)
@@ -176,8 +180,32 @@ class Examiner:
             complaint = case.complaint
             own = not complaint.symptom.quoted
             self._write_on(clue.wrapper or exc, diagnosis, complaint.exc, rewrite=own)
+            if diagnosis.action == "none":
+                self._keep(key, exc, case, diagnosis)
         self._tell(diagnosis, shown=clue.reaches_program)
         return diagnosis
+
+    def _keep(self, key: Key | None, exc: BaseException, case: Case, diagnosis: Diagnosis) -> None:
+        """Recognise the same failure from now on, without collecting evidence again."""
+        complaint = case.complaint
+        steps = self.repeats.keep(key, exc, complaint.exc, case.evidence)
+        if key is not None and steps is not None:
+            note = self._story_of(diagnosis)
+            own = not complaint.symptom.quoted
+            self.repeats.remember(key, Told(diagnosis, note, steps, own))
+
+    def _repeat(self, exc: BaseException, clue: Clue, told: Told) -> Diagnosis:
+        """Write what is known on one more exception, and count it."""
+        complaint = complaint_in(exc, told.steps) or exc
+        self._write_on(
+            clue.wrapper or exc,
+            told.diagnosis,
+            complaint,
+            rewrite=told.rewrite,
+            note=told.note,
+        )
+        self._tell(told.diagnosis, shown=True)
+        return told.diagnosis
 
     def _retire(self, diagnosis: Diagnosis, evidence: Evidence, clue: Clue) -> Diagnosis:
         """Remember the first failure of an object, and let it be replaced at its next checkout."""
@@ -191,15 +219,20 @@ class Examiner:
         return replace(diagnosis, action="evicted")
 
     def _write_on(
-        self, exc: BaseException, diagnosis: Diagnosis, complaint: BaseException, *, rewrite: bool
+        self,
+        exc: BaseException,
+        diagnosis: Diagnosis,
+        complaint: BaseException,
+        *,
+        rewrite: bool,
+        note: str | None = None,
     ) -> None:
-        annotate(
-            exc,
-            diagnosis,
-            complaint,
-            rewrite=rewrite and self.options.rewrite_message,
-            verbose=self.options.verbose,
-        )
+        rewrite = rewrite and self.options.rewrite_message
+        tell = (lambda: self._story_of(diagnosis)) if note is None else (lambda: note)
+        annotate(exc, diagnosis, complaint, rewrite=rewrite, tell=tell)
+
+    def _story_of(self, diagnosis: Diagnosis) -> str:
+        return plain.render(diagnosis, verbose=self.options.verbose, beside=True)
 
     def _tell(self, diagnosis: Diagnosis, *, shown: bool) -> None:
         """Tell a mistake, the first time; witnesses hear of each occurrence."""

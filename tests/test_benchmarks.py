@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +99,21 @@ def test_a_status_is_measured(url: str) -> None:
     measured = json.loads(ended.stdout)
     assert measured.keys() == {"30 tasks", "3 connections"}
     assert all(taken > 0 for each in measured.values() for taken in each.values())
+
+
+def test_a_storm_is_measured(url: str) -> None:
+    """Each kind of failure is timed with loopsentry and without."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "benchmarks.storm", "--pairs", "1", "--failures", "20"],
+        cwd=ROOT,
+        env={**os.environ, "LOOPSENTRY_TEST_URL": url},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert len(re.findall(r"\| \d+ µs \| \d+ µs \| -?\d+ µs \|", ended.stdout)) == 2
 
 
 def test_the_watch_is_measured() -> None:

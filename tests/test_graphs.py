@@ -69,7 +69,7 @@ def test_no_graph_makes_anything_raise(graph: Graph, inside: bool) -> None:
     assert installed is not None
     installed.examiner.report(exc)
     installed.examiner.report(exc)
-    annotation.annotate(exc, diagnosis, exc, rewrite=True)
+    annotation.annotate(exc, diagnosis, exc, rewrite=True, tell=lambda: "told")
     assert _safely._reported == set()
 
 
@@ -102,7 +102,7 @@ def test_a_hostile_class_is_no_obstacle(kind: type[Exception]) -> None:
     """An exception whose class refuses everything is diagnosed by what BaseException keeps."""
     exc = kind("Event loop is closed")
     diagnosis = loopsentry.diagnose(exc)
-    annotation.annotate(exc, diagnosis, exc, rewrite=True)
+    annotation.annotate(exc, diagnosis, exc, rewrite=True, tell=lambda: "told")
 
 
 @pytest.mark.parametrize("number", range(len(NOTES)))
@@ -113,7 +113,7 @@ def test_odd_notes_are_left_alone(number: int) -> None:
     assign(exc, "__notes__", notes)
     diagnosis = loopsentry.diagnose(exc)
     assert diagnosis is not None
-    annotation.annotate(exc, diagnosis, exc, rewrite=True)
+    annotation.annotate(exc, diagnosis, exc, rewrite=True, tell=lambda: "told")
     if type(notes) is not list:
         assert vars(exc)["__notes__"] is notes
 
@@ -134,7 +134,7 @@ def test_only_a_plain_message_is_rewritten(exc: Exception) -> None:
     diagnosis = loopsentry.diagnose(RuntimeError("Event loop is closed"))
     assert diagnosis is not None
     before = exc.args
-    annotation.annotate(exc, diagnosis, exc, rewrite=True)
+    annotation.annotate(exc, diagnosis, exc, rewrite=True, tell=lambda: "told")
     if not isinstance(exc, KeyError):
         assert exc.args is before or exc.args == before
     assert exc.__notes__
@@ -146,7 +146,7 @@ def test_an_exit_is_never_touched() -> None:
     assert diagnosis is not None
     for kind in (asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit):
         exc = kind("Event loop is closed")
-        annotation.annotate(exc, diagnosis, exc, rewrite=True)
+        annotation.annotate(exc, diagnosis, exc, rewrite=True, tell=lambda: "told")
         assert exc.args == ("Event loop is closed",)
         assert not hasattr(exc, "__notes__")
 

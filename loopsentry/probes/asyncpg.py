@@ -61,9 +61,9 @@ def read(exc: BaseException, text: str) -> Symptom | None:
     name = type_name_of(exc)
     if not name.startswith(_TYPES):
         return None
-    quoted = raised_outside(exc, _OWN)
     for part, kind, sent in _TEXTS:
         if part in text:
+            quoted = raised_outside(exc, _OWN)
             under_way = kind == "busy" and _refused_by_section(exc)
             return Symptom(
                 kind=kind,

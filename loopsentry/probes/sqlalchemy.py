@@ -304,6 +304,8 @@ class _Listeners:
 
     def _cross(self, connection: Any, record: Any, birth: Birth) -> Exception | None:
         """Remember that a connection is taken out on a foreign loop, and decide what follows."""
+        if self._is_let_pass(record, birth):
+            return None
         sites, loop = self._stack()
         if loop is None:
             return None
@@ -313,6 +315,15 @@ class _Listeners:
             return None
         self.arm(pool_of(record))  # the pool closes what is refused
         return self.guard.stop(getattr(connection, "driver_connection", connection), birth, engine)
+
+    def _is_let_pass(self, record: Any, birth: Birth) -> bool:
+        """Whether the same crossing was noted before, and was nothing to stop or heal."""
+        running = _anywhere()
+        loop = self.registry.loops.get(running) if running is not None else None
+        noted = self.registry.crossings.get(birth.serial)
+        if loop is None or noted is None or noted[0] != loop.info.id:
+            return False
+        return self.registry.on_mismatch == "annotate" and not self.guard.guards(pool_of(record))
 
     # stopping and healing ------------------------------------------------------------------
 
