@@ -53,6 +53,12 @@ def load(shelf: str) -> tuple[ModuleType, ...]:
     return tuple(modules)
 
 
+def optional_sinks() -> tuple[str, ...]:
+    """The names of the destinations that are opened only where they are asked for."""
+    entries = (entry for entry in load("sinks") if getattr(entry, "OPTIONAL", False))
+    return tuple(entry.__name__.rpartition(".")[2] for entry in entries)
+
+
 def load_causes() -> tuple[Cause, ...]:
     """The causes, in the order of their codes."""
     causes = []

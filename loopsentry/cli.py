@@ -219,6 +219,46 @@ def attach(pid: int, *, seconds: float, name: str | None) -> None:
     print_lines(Console(), lines)
 
 
+@cli.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "markdown"]),
+    default="table",
+    show_default=True,
+)
+def report(files: tuple[str, ...], *, form: str) -> None:
+    """Merge report files of many processes: each mistake, where, since when, and its cure.
+
+    FILES are what LOOPSENTRY_REPORT has named. A line that is no record is told, and left out.
+    """
+    from contextlib import ExitStack
+
+    from .fleet import merge, render, table_of
+
+    with ExitStack() as opened:
+        named = [(name, opened.enter_context(_open(name))) for name in files]
+        mistakes, unreadable = merge(named)
+    for each in unreadable:
+        click.echo(f"{each.file}:{each.line}: left out: {each.why}", err=True)
+    if form != "table":
+        click.echo(render(mistakes, form))
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if mistakes:
+        console.print(table_of(mistakes))
+    told = sum(len(each.processes) for each in mistakes)
+    many = f"{len(mistakes)} mistake{'s' * (len(mistakes) != 1)}"
+    console.print(f"{many} in {len(files)} file{'s' * (len(files) != 1)}; {told} records")
+
+
+def _open(name: str) -> Any:
+    return Path(name).open(encoding="utf-8", errors="replace")
+
+
 def _signal(name: str) -> int:
     import signal
 

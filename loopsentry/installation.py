@@ -6,10 +6,10 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from importlib import metadata
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, Self
 
 from . import __version__, _frames, _screen, catalog
@@ -40,15 +40,15 @@ class Installation:
         self.examiner.options = options
         self.examiner.subscribers = _subscribers
         self._attached = ExitStack()
+        self._environment: Mapping[str, str] = {}
+        self._sinks: dict[str, Sink | None] = {}
         self.watchdog: Watchdog | None = None
         self.live = True
 
     def attach(self, environment: Mapping[str, str]) -> None:
         """Listen to the libraries and to the places where exceptions surface."""
-        for sink in self.shelves.sinks:
-            opened: Sink | None = sink.open_sink(environment)
-            if opened is not None:
-                self.examiner.sinks.append(opened)
+        self._environment = environment
+        self._attached.callback(self._close_sinks)
         self.attach_probes()
         self._attach_screen()
         self._attached.callback(self.pause_watch)
@@ -81,8 +81,52 @@ class Installation:
     def configure(self, options: Options) -> None:
         """Take new options, also for engines that exist already."""
         self.examiner.options = options
+        self._open_sinks(options.sinks)
         self.registry.set_mode(options.on_mismatch)
         self._watch(options.watch)
+
+    def _open_sinks(self, asked: tuple[str, ...]) -> None:
+        """Open the destinations that always are, and those asked for; close what is no more."""
+        wanted = {
+            name: entry
+            for name, entry in self._shelf_of_sinks().items()
+            if name in asked or not getattr(entry, "OPTIONAL", False)
+        }
+        for name in [name for name in self._sinks if name not in wanted]:
+            self._close_sink(name)
+        for name, entry in wanted.items():
+            if name not in self._sinks:
+                self._sinks[name] = self._open_sink(name, entry)
+        self.examiner.sinks = [sink for sink in self._sinks.values() if sink is not None]
+
+    def _shelf_of_sinks(self) -> dict[str, ModuleType]:
+        return {entry.__name__.rpartition(".")[2]: entry for entry in self.shelves.sinks}
+
+    def _open_sink(self, name: str, entry: ModuleType) -> Sink | None:
+        try:
+            opened: Sink | None = entry.open_sink(self._environment)
+        except ImportError:
+            logger.warning(
+                "the sink %s needs a package that is not installed:"
+                " pip install 'sqlalchemy-loopsentry[%s]'",
+                name,
+                name,
+            )
+            return None
+        except Exception:
+            complain(f"{entry.__name__}.open_sink")
+            return None
+        return opened
+
+    def _close_sink(self, name: str) -> None:
+        sink = self._sinks.pop(name)
+        if sink is not None:
+            safely(sink.close)()
+
+    def _close_sinks(self) -> None:
+        for name in list(self._sinks):
+            self._close_sink(name)
+        self.examiner.sinks = []
 
     def _watch(self, seconds: float) -> None:
         """Watch for loops that stand still, from the first loop's start on where that is heard."""
@@ -134,6 +178,7 @@ class Handle:
         asked += [f"{name}=True" for name in ("evict", "verbose") if getattr(options, name)]
         asked += ["rewrite_message=False"] * (not options.rewrite_message)
         asked += [f"watch={options.watch}"] * bool(options.watch)
+        asked += [f"sinks={options.sinks}"] * bool(options.sinks)
         engines = len(installed.registry.engines)
         seen = f"{engines} engine{'s' * (engines != 1)} seen"
         return f"<loopsentry {__version__} installed: {', '.join(asked)}; {seen}>"
@@ -160,13 +205,14 @@ def switched_off(environment: Mapping[str, str] = os.environ) -> bool:
     return environment.get("LOOPSENTRY", "").strip().lower() in ("off", "0", "no", "false")
 
 
-def install(
+def install(  # noqa: PLR0913 - one keyword for each option
     *,
     on_mismatch: Mode | None = None,
     rewrite_message: bool = True,
     evict: bool = False,
     verbose: bool | None = None,
     watch: float | None = None,
+    sinks: Iterable[str] | None = None,
 ) -> Handle:
     """Watch every async engine of this process, and explain failures that cross event loops.
 
@@ -190,13 +236,15 @@ def install(
         verbose: whether messages tell everything known (also `LOOPSENTRY_VERBOSE=1`).
         watch: seconds that an event loop may stand still before a thread looks what it waits for,
             and tells what can be proven (also `LOOPSENTRY_WATCH`; 0, the default, for no watch).
+        sinks: further destinations of what is found, "opentelemetry" or "prometheus" (also
+            `LOOPSENTRY_SINKS`, with commas between); each needs the extra of its name.
 
     Returns:
         A handle whose `repr()` says what is installed, and that may be used as a context manager;
         leaving it calls `uninstall()`.
 
     Raises:
-        ValueError: for a mode that does not exist, or a negative number of seconds.
+        ValueError: for a mode or a sink that does not exist, or a negative number of seconds.
     """
     if switched_off():
         return Handle()
@@ -206,6 +254,7 @@ def install(
         evict=evict,
         verbose=os.environ.get("LOOPSENTRY_VERBOSE") == "1" if verbose is None else verbose,
         watch=_seconds(watch),
+        sinks=_sinks(sinks),
     )
     with _composing:
         if _installed:
@@ -324,6 +373,26 @@ def _seconds(asked: float | None) -> float:
     except ValueError:
         logger.warning("%s=%s is no number of seconds; nothing is watched", WATCH, named)
         return 0.0
+
+
+SINKS = "LOOPSENTRY_SINKS"
+
+
+def _sinks(asked: Iterable[str] | None) -> tuple[str, ...]:
+    valid = catalog.optional_sinks()
+    if asked is not None:
+        names = (asked,) if isinstance(asked, str) else tuple(asked)
+        for name in names:
+            if name not in valid:
+                raise ValueError(f"sinks={name!r} is not one of {', '.join(valid)}")
+        return names
+    if _installed and SINKS not in os.environ:
+        return _installed[0].examiner.options.sinks
+    named = [name.strip() for name in os.environ.get(SINKS, "").split(",") if name.strip()]
+    for name in named:
+        if name not in valid:
+            logger.warning("%s=%s is not valid, valid are %s", SINKS, name, ", ".join(valid))
+    return tuple(name for name in named if name in valid)
 
 
 def _warn_of_namesake() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 from ._frames import Site
@@ -26,6 +27,9 @@ class Sink(Protocol):
     def send(self, diagnosis: Diagnosis, *, shown: bool) -> None:
         """Take one diagnosis; `shown` says that an exception's note already tells it."""
 
+    def close(self) -> None:
+        """Let go of what is held."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -38,6 +42,7 @@ class Options:
             checkout.
         verbose: whether messages tell everything that is known.
         watch: seconds that a loop may stand still before that is looked into; 0 for no watch.
+        sinks: names of the destinations that are opened beside those that always are.
     """
 
     on_mismatch: Mode = "annotate"
@@ -45,6 +50,7 @@ class Options:
     evict: bool = False
     verbose: bool = False
     watch: float = 0.0
+    sinks: tuple[str, ...] = ()
 
 
 class Examiner:
@@ -238,17 +244,25 @@ class Examiner:
         """Tell a mistake, the first time; witnesses hear of each occurrence."""
         for witness in self.witnesses:
             witness(diagnosis)
+        for sink in self.sinks:
+            if hasattr(sink, "tally"):
+                _guard(sink, partial(sink.tally, diagnosis))
         if self.registry.count(diagnosis) > 1:
             return
         if not shown:
             self.shown.add(diagnosis.id)
         for sink in self.sinks:
-            try:
-                sink.send(diagnosis, shown=shown)
-            except Exception:
-                complain(f"{type(sink).__module__}.{type(sink).__name__}")
+            _guard(sink, partial(sink.send, diagnosis, shown=shown))
         for subscriber in list(self.subscribers):
             try:
                 subscriber(diagnosis)
             except Exception:
                 complain(f"subscriber {subscriber!r}")
+
+
+def _guard(sink: Sink, call: Callable[[], object]) -> None:
+    """Let a sink do something; its failure is ours to log, and nobody else's."""
+    try:
+        call()
+    except Exception:
+        complain(f"{type(sink).__module__}.{type(sink).__name__}")

@@ -67,6 +67,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "annotation": frozenset({"model", "exceptions", "story", "renderers"}),
     "catalog": frozenset({"model", "diagnosis", "_frames", "_sockets"}),
     "explanation": frozenset({"audit", "catalog", "diagnosis"}),
+    "fleet": NOTHING,
     "doctor": frozenset({"_monitoring", "catalog"}),
     "report": frozenset(
         {
@@ -141,6 +142,7 @@ ALLOWED: dict[str, frozenset[str]] = {
             "explanation",
             "doctor",
             "demo",
+            "fleet",
             "model",
             "overview",
             "report",

@@ -1,5 +1,8 @@
 """The shelf of destinations, one file each.
 
-An entry defines `open_sink(options)`, which returns an object with `send(diagnosis, *, shown)`
-and `close()`, or None where it is not asked for. Its library is imported inside `open_sink`.
+An entry defines `open_sink(environment)`, which returns an object with `close()` and
+`send(diagnosis, *, shown)`, called once for each mistake; or None where nothing asks for it. An
+object with `tally(diagnosis)` hears of each occurrence too. With `OPTIONAL = True` an entry is
+opened only where its name is asked for (`install(sinks=…)`, `LOOPSENTRY_SINKS`). Its library is
+imported in `open_sink`.
 """
