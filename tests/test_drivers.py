@@ -70,6 +70,9 @@ class Pencil:
         return getattr(self.inner, name)
     async def __aenter__(self):
         return self
+    def __await__(self):  # as SQLAlchemy 2.0 takes a cursor
+        return self
+        yield
     async def execute(self, statement, parameters=()):
         await self.line.talk()
         self.inner.execute(statement, parameters)

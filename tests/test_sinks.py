@@ -58,7 +58,8 @@ else:
 events = [dict(event.attributes) for span in spans.get_finished_spans() for event in span.events]
 records = [record.log_record for record in logs.get_finished_logs()]
 points = [point for resource in reader.get_metrics_data().resource_metrics
-          for scope in resource.scope_metrics for metric in scope.metrics
+          for scope in resource.scope_metrics if scope.scope.name == "loopsentry"
+          for metric in scope.metrics
           for point in metric.data.data_points]
 print(json.dumps({
     "events": events,
