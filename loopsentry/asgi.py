@@ -13,7 +13,7 @@ from .installation import Installation, current, install, switched_off
 from .model import Clue
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger("loopsentry")
 
@@ -22,8 +22,12 @@ class LoopSentryMiddleware:
     """Explains loop failures of an ASGI application: http, websocket and lifespan.
 
     `app.add_middleware(LoopSentryMiddleware)`. It examines an exception that passes and raises it
-    again; requests, responses and bodies are not touched. If `install()` has not been called when
-    the first request arrives, it installs, and logs once that earlier loops are not recorded.
+    again; requests, responses and bodies are not touched, but for one thing: where the application
+    runs in debug mode (`Starlette(debug=True)`, `FastAPI(debug=True)`) and has not begun to answer,
+    the client is shown the diagnosis, as a page, JSON or text by its Accept header.
+
+    If `install()` has not been called when the first request arrives, it installs, and logs once
+    that earlier loops are not recorded.
 
     Args:
         app: the application inside.
@@ -42,10 +46,15 @@ class LoopSentryMiddleware:
         # A list, and no context manager below: both are on the path of every request.
         going_on = [scope]
         token = _request.set(going_on)
+        in_debug = scope["type"] == "http" and getattr(scope.get("app"), "debug", False) is True
+        if in_debug:
+            send = _Answer(send)
         try:
             await self.app(scope, receive, send)
         except Exception as exc:
             _examine(exc, scope)
+            if in_debug:
+                await send.show(exc, scope)  # type: ignore[attr-defined]
             raise
         finally:
             going_on.clear()
@@ -63,6 +72,38 @@ class LoopSentryMiddleware:
         if installation is not None:
             self._known = weakref.ref(installation)
             _tell_surroundings(installation)
+
+
+class _Answer:
+    """Sends what the application sends, and notes whether it has begun to answer.
+
+    An answer that is sent here comes before that of Starlette's ServerErrorMiddleware, which
+    raises the exception again all the same, and sends none when one has begun
+    (starlette/middleware/errors.py).
+    """
+
+    def __init__(self, send: Send) -> None:
+        self.send = send
+        self.begun = False
+
+    async def __call__(self, message: Message) -> None:
+        """Pass a message on."""
+        self.begun = self.begun or message["type"] == "http.response.start"
+        await self.send(message)
+
+    async def show(self, exc: Exception, scope: Scope) -> None:
+        """Show a diagnosed failure to the client, if nothing was sent yet."""
+        for message in () if self.begun else _messages(exc, scope) or ():
+            await self.send(message)
+
+
+@safely
+def _messages(exc: Exception, scope: Scope) -> list[Message]:
+    from .annotation import diagnosis_of
+    from .debug_page import answer
+
+    diagnosis = diagnosis_of(exc)
+    return answer(diagnosis, exc, scope["headers"]) if diagnosis is not None else []
 
 
 #: The scope of the request that is going on, while it goes on. Contexts are copied, into tasks and

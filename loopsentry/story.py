@@ -239,15 +239,20 @@ def _site(
     return [Line(role, text), *(_source(place) if source else ())]
 
 
+def source_of(place: Place) -> str:
+    """The source line of a place, "" if its file cannot be read."""
+    return linecache.getline(place.file, place.line).strip().expandtabs(1)
+
+
 def _source(place: Place | None) -> Iterator[Line]:
     """The source line of a place, if its file can be read, and a mark under the expression.
 
     As in tracebacks, nothing is marked where the expression is all of the line.
     """
-    line = linecache.getline(place.file, place.line) if place is not None else ""
-    text = line.strip().expandtabs(1)
+    text = source_of(place) if place is not None else ""
     if place is None or not text:
         return
+    line = linecache.getline(place.file, place.line)
     yield Line("source", f"{SOURCE}{text}")
     if place.columns is None or not line.isascii():
         return

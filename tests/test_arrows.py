@@ -68,6 +68,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "catalog": frozenset({"model", "diagnosis", "_frames", "_sockets"}),
     "explanation": frozenset({"audit", "catalog", "diagnosis"}),
     "fleet": NOTHING,
+    "debug_page": frozenset({"model", "renderers", "_frames", "exceptions"}),
     "doctor": frozenset({"_monitoring", "catalog"}),
     "report": frozenset(
         {
@@ -112,7 +113,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "fixes": NOTHING,
     "renderers": frozenset({"model", "story"}),
     "sinks": frozenset({"model", "story", "renderers", "_safely", "_screen"}),
-    "asgi": frozenset({"installation", "model", "report", "_safely"}),
+    "asgi": frozenset({"annotation", "debug_page", "installation", "model", "report", "_safely"}),
     "sqlalchemy_plugin": frozenset({"installation"}),
     "crossings": frozenset(
         {"model", "registry", "report", "engines", "_frames", "_safely", "_sockets"}
