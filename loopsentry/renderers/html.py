@@ -13,7 +13,7 @@ from importlib import resources
 from loopsentry.model import Diagnosis, LoopInfo, Place
 from loopsentry.story import source_of
 
-_LANE, _STEP, _LEFT, _RIGHT = 64, 96, 16, 624
+_LANE, _STEP, _LEFT, _RIGHT = 72, 104, 8, 632
 
 
 def render(diagnosis: Diagnosis, *, nonce: str = "", frames: Iterable[Place] = ()) -> str:
@@ -123,7 +123,7 @@ def _picture(diagnosis: Diagnosis) -> str:
     owner, current = diagnosis.owner_loop, diagnosis.current_loop
     one = owner is None or current is None or owner.id == current.id
     lanes = [loop for loop in ((current,) if one else (owner, current)) if loop is not None]
-    height = _STEP * len(lanes) + 16
+    height = _STEP * len(lanes)
     told = _in_words(lanes)
     parts = [
         (
@@ -160,7 +160,7 @@ def _lane(loop: LoopInfo, number: int) -> str:
         else f'<path class="end" d="M {end - 8} {y - 7} L {end} {y} L {end - 8} {y + 7}"/>'
     )
     return (
-        f'<text class="name" x="{_LEFT}" y="{y - 30}">{escape(what)}</text>'
+        f'<text class="name" x="{_LEFT}" y="{y - 38}">{escape(what)}</text>'
         f'<path class="lane" d="M {_LEFT} {y} H {end}"/>{state}'
     )
 
