@@ -82,6 +82,7 @@ def test_the_first_switch_that_is_set_decides(run_program: RunProgram, in_url: b
 
 TESTS = """
 import os
+import sqlalchemy.ext.asyncio  # for which the plugin installs
 import loopsentry
 from loopsentry import installation
 def test_it():
