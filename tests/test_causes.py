@@ -222,6 +222,7 @@ evidence = st.builds(
 )
 
 
+@pytest.mark.filterwarnings("ignore:It looks like `register_random`")  # hypothesis, of itself
 @given(found=evidence)
 def test_nothing_is_proven_without_facts_of_the_object(found: Evidence) -> None:
     """Without an object, or a record of what befell it, no cause is ever proven."""

@@ -110,6 +110,7 @@ for _ in range(60):
     if chance.random() < 0.05:
         with contextlib.suppress(Exception): asyncio.run(chance.choice(engines).dispose())
 print(json.dumps([len(repeated), [repr(pair) for pair in differing]]))
+sys.stdout.flush()
 os._exit(0)
 """
 
@@ -121,6 +122,7 @@ def test_a_repeat_is_what_evidence_would_have_told(
 ) -> None:
     """In any mixture of failures, one that is recognised has the diagnosis it would have had."""
     ended = run_program(MIXED, str(seed), evict, under=False, timeout=120)
+    assert ended.returncode == 0, ended.stderr[-2000:]
     repeated, differing = json.loads(ended.stdout.splitlines()[-1])
     assert differing == []
     assert evict == "evict" or repeated > 0
