@@ -13,7 +13,6 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from importlib.metadata import version
 from statistics import median
@@ -37,14 +36,14 @@ async def _use(engine: AsyncEngine, statement: str) -> None:
         await connection.execute(text(statement))
 
 
-async def _fail(use: Callable[[], Awaitable[None]], times: int) -> float:
+async def _fail(engine: AsyncEngine, statement: str, times: int) -> float:
     """Microseconds of each failure, the first left out."""
     with suppress(Exception):
-        await use()
+        await _use(engine, statement)
     start = perf_counter()
     for _ in range(times):
         with suppress(Exception):
-            await use()
+            await _use(engine, statement)
     return (perf_counter() - start) / times * 1e6
 
 
@@ -55,11 +54,7 @@ def measure_here(url: str, failures: int) -> dict[str, float]:
         engine = create_async_engine(url, pool_size=1, max_overflow=0)
         if statement == "select 1":
             asyncio.run(_use(engine, statement))
-
-        async def use(engine: AsyncEngine = engine, statement: str = statement) -> None:
-            await _use(engine, statement)
-
-        measured[name] = asyncio.run(_fail(use, failures))
+        measured[name] = asyncio.run(_fail(engine, statement, failures))
         engine.sync_engine.dispose(close=False)
     return measured
 

@@ -255,10 +255,9 @@ def names_in(code: CodeType, lines: range | None = None) -> Names:
         lines: of these lines only, from 1.
     """
     found = Names(set(), set())
-    positions = list(code.co_positions())
     for instruction in dis.get_instructions(code):
-        line = positions[instruction.offset // 2][0]
-        if lines is not None and line not in lines:
+        where = instruction.positions
+        if lines is not None and (where is None or where.lineno not in lines):
             continue
         value = instruction.argval
         if isinstance(value, CodeType) and value.co_name.startswith("<"):
@@ -275,9 +274,7 @@ def names_in(code: CodeType, lines: range | None = None) -> Names:
 
 def names_at(site_: Site) -> Names:
     """The names that the expression reads at which a frame stands; none where it is not known."""
-    at = max(site_.at, 0) // 2
-    positions = next(itertools.islice(site_.code.co_positions(), at, None), None)
-    first, last = positions[:2] if positions is not None else (None, None)
+    first, last, _, _ = _positions_at(site_)
     if first is None or last is None:
         return Names(set(), set())
     return names_in(site_.code, range(first, last + 1))
@@ -295,15 +292,18 @@ def place_of(site_: Site) -> Place:
 
 def _columns_of(site_: Site) -> tuple[int, int] | None:
     """The columns of the expression at work, where the compiler kept them; at most one line's."""
-    if site_.at < 0:
-        return None
-    positions = next(itertools.islice(site_.code.co_positions(), site_.at // 2, None), None)
-    if positions is None or positions[0] != site_.line:
-        return None
-    line, last, start, end = positions
-    if start is None or end is None:
+    line, last, start, end = _positions_at(site_)
+    if line != site_.line or start is None or end is None:
         return None
     return start, end if last == line else sys.maxsize
+
+
+def _positions_at(site_: Site) -> tuple[int | None, int | None, int | None, int | None]:
+    """First and last line and column of the expression at work, as far as they are known."""
+    unknown = (None, None, None, None)
+    if site_.at < 0:
+        return unknown
+    return next(itertools.islice(site_.code.co_positions(), site_.at // 2, None), unknown)
 
 
 def place_of_code(code: CodeType) -> Place:

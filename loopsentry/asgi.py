@@ -47,14 +47,13 @@ class LoopSentryMiddleware:
         going_on = [scope]
         token = _request.set(going_on)
         in_debug = scope["type"] == "http" and getattr(scope.get("app"), "debug", False) is True
-        if in_debug:
-            send = _Answer(send)
+        answer = _Answer(send) if in_debug else None
         try:
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, answer or send)
         except Exception as exc:
             _examine(exc, scope)
-            if in_debug:
-                await send.show(exc, scope)  # type: ignore[attr-defined]
+            if answer is not None:
+                await answer.show(exc, scope)
             raise
         finally:
             going_on.clear()

@@ -53,10 +53,14 @@ def load(shelf: str) -> tuple[ModuleType, ...]:
     return tuple(modules)
 
 
-def optional_sinks() -> tuple[str, ...]:
-    """The names of the destinations that are opened only where they are asked for."""
-    entries = (entry for entry in load("sinks") if getattr(entry, "OPTIONAL", False))
-    return tuple(entry.__name__.rpartition(".")[2] for entry in entries)
+def name_of(entry: ModuleType) -> str:
+    """The name of an entry: its file's."""
+    return entry.__name__.rpartition(".")[2]
+
+
+def is_optional(sink: ModuleType) -> bool:
+    """Whether a destination is opened only where it is asked for."""
+    return getattr(sink, "OPTIONAL", False)
 
 
 def load_causes() -> tuple[Cause, ...]:

@@ -74,7 +74,7 @@ def _libraries() -> Iterator[Finding]:
 
 def _drivers() -> Iterator[Finding]:
     """The watched drivers and clients: a probe is called as what it watches."""
-    names = {probe.__name__.rpartition(".")[2] for probe in catalog.load("probes")}
+    names = set(map(catalog.name_of, catalog.load("probes")))
     for name in sorted(names - set(_NEIGHBOURS) - {"asyncio"}):
         version = _version(name)
         if version is not None:

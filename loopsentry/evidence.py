@@ -393,7 +393,7 @@ class Collector:
         """The library's method that the user's innermost frame called."""
         called: str | None = None
         committed = False
-        beginning = False
+        beginning = False  # of a transaction: a driver's own is a block too
         for site in sites:
             if _frames.is_user(site.frame):
                 break
@@ -402,7 +402,7 @@ class Collector:
             name = site.code.co_name
             if module.startswith(self.operations) and (name[0] != "_" or name in _SCOPES):
                 called = name
-                beginning = module == "asyncpg.transaction"
+                beginning = module.endswith(".transaction")
         if called == "__aexit__":
             return "commit" if committed else "close"
         if called in ("__aenter__", "start"):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TextIO
 
-FORMATS = ("table", "json", "markdown")
+from ._wording import visible
+from .model import Place
 
 
 @dataclass(slots=True)
@@ -127,15 +127,7 @@ def _add(found: dict[str, Mistake], file: str, record: Mapping[str, Any]) -> Non
 def _place(place: Mapping[str, Any] | None) -> str:
     if not place:
         return ""
-    return f"{_short(str(place['file']))}:{place['line']} {place['function']}()"
-
-
-def _short(file: str) -> str:
-    path = Path(file)
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return file
+    return Place(str(place["file"]), place["line"], str(place["function"])).short
 
 
 def render(mistakes: list[Mistake], form: str) -> str:
@@ -169,7 +161,7 @@ def table_of(mistakes: list[Mistake]) -> Any:
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold")
     for each in mistakes:
-        code, cause, here, owner, processes, first, last, fix = map(_printable, _cells_of(each))
+        code, cause, here, owner, processes, first, last, fix = map(visible, _cells_of(each))
         seen = f"{first} to {last}" if last != first else first
         many = f"{processes} process{'es' * (processes != '1')}"
         rows = [(code, f"{cause}; {many}; {seen}"), ("  here", here), ("  owner", owner)]
@@ -179,10 +171,5 @@ def table_of(mistakes: list[Mistake]) -> Any:
     return table
 
 
-def _printable(text: str) -> str:
-    """A text of a file, with nothing in it that a terminal would obey."""
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
-
-
 def _in_cell(text: str) -> str:
-    return _printable(text).replace("|", "\\|")
+    return visible(text).replace("|", "\\|")

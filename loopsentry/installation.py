@@ -40,14 +40,12 @@ class Installation:
         self.examiner.options = options
         self.examiner.subscribers = _subscribers
         self._attached = ExitStack()
-        self._environment: Mapping[str, str] = {}
         self._sinks: dict[str, Sink | None] = {}
         self.watchdog: Watchdog | None = None
         self.live = True
 
-    def attach(self, environment: Mapping[str, str]) -> None:
+    def attach(self) -> None:
         """Listen to the libraries and to the places where exceptions surface."""
-        self._environment = environment
         self._attached.callback(self._close_sinks)
         self.attach_probes()
         self._attach_screen()
@@ -87,10 +85,11 @@ class Installation:
 
     def _open_sinks(self, asked: tuple[str, ...]) -> None:
         """Open the destinations that always are, and those asked for; close what is no more."""
+        named = {catalog.name_of(entry): entry for entry in self.shelves.sinks}
         wanted = {
             name: entry
-            for name, entry in self._shelf_of_sinks().items()
-            if name in asked or not getattr(entry, "OPTIONAL", False)
+            for name, entry in named.items()
+            if name in asked or not catalog.is_optional(entry)
         }
         for name in [name for name in self._sinks if name not in wanted]:
             self._close_sink(name)
@@ -99,12 +98,9 @@ class Installation:
                 self._sinks[name] = self._open_sink(name, entry)
         self.examiner.sinks = [sink for sink in self._sinks.values() if sink is not None]
 
-    def _shelf_of_sinks(self) -> dict[str, ModuleType]:
-        return {entry.__name__.rpartition(".")[2]: entry for entry in self.shelves.sinks}
-
     def _open_sink(self, name: str, entry: ModuleType) -> Sink | None:
         try:
-            opened: Sink | None = entry.open_sink(self._environment)
+            opened: Sink | None = entry.open_sink(os.environ)
         except ImportError:
             logger.warning(
                 "the sink %s needs a package that is not installed:"
@@ -261,7 +257,7 @@ def install(  # noqa: PLR0913 - one keyword for each option
             _installed[0].configure(options)
             return Handle()
         installation = Installation(options)
-        installation.attach(os.environ)
+        installation.attach()
         _installed.append(installation)
         _watch_forks()
     logger.info("loopsentry %s installed, on_mismatch=%s", __version__, options.on_mismatch)
@@ -379,17 +375,18 @@ SINKS = "LOOPSENTRY_SINKS"
 
 
 def _sinks(asked: Iterable[str] | None) -> tuple[str, ...]:
-    valid = catalog.optional_sinks()
-    if asked is not None:
-        names = (asked,) if isinstance(asked, str) else tuple(asked)
-        for name in names:
-            if name not in valid:
-                raise ValueError(f"sinks={name!r} is not one of {', '.join(valid)}")
-        return names
-    if _installed and SINKS not in os.environ:
+    if asked is None and _installed and SINKS not in os.environ:
         return _installed[0].examiner.options.sinks
-    named = [name.strip() for name in os.environ.get(SINKS, "").split(",") if name.strip()]
+    if asked is None:
+        named = [name.strip() for name in os.environ.get(SINKS, "").split(",") if name.strip()]
+    else:
+        named = [asked] if isinstance(asked, str) else list(asked)
+    if not named:
+        return ()
+    valid = [catalog.name_of(sink) for sink in catalog.load("sinks") if catalog.is_optional(sink)]
     for name in named:
+        if name not in valid and asked is not None:
+            raise ValueError(f"sinks={name!r} is not one of {', '.join(valid)}")
         if name not in valid:
             logger.warning("%s=%s is not valid, valid are %s", SINKS, name, ", ".join(valid))
     return tuple(name for name in named if name in valid)

@@ -92,18 +92,6 @@ class Repeats:
         key = self.key_of(exc, clue)
         return self.known.get(key) if key is not None else None
 
-    def keep(
-        self, key: Key | None, exc: BaseException, complaint: BaseException, evidence: Evidence
-    ) -> int | None:
-        """Whether a failure may be recognised again: how deep its complaint is, else None."""
-        lasting = all(symptom.kind in _LASTING for symptom in evidence.symptoms)
-        if key is None or not lasting or evidence.other is not None or evidence.holders:
-            return None
-        if evidence.used_at not in evidence.stack:
-            return None  # found elsewhere than on the stack, which is what is compared
-        chain = list(_chain_of(exc))
-        return next((step for step, node in enumerate(chain) if node is complaint), None)
-
     def remember(self, key: Key, told: Told) -> None:
         """Recognise a failure from now on."""
         self.known[key] = told
@@ -121,9 +109,25 @@ def _is_ours(frame: FrameType) -> bool:
     return frame.f_globals.get("__package__") == __package__
 
 
-def complaint_in(exc: BaseException, steps: int) -> BaseException | None:
-    """The exception that many causes below another one."""
-    return next((node for step, node in enumerate(_chain_of(exc)) if step == steps), None)
+def is_lasting(evidence: Evidence) -> bool:
+    """Whether a failure is decided by what is compared, and so may be recognised again."""
+    if evidence.other is not None or evidence.holders:
+        return False
+    # Else the place was found elsewhere than on the stack.
+    on_stack = evidence.used_at in evidence.stack
+    return on_stack and all(symptom.kind in _LASTING for symptom in evidence.symptoms)
+
+
+def steps_to(complaint: BaseException, exc: BaseException) -> int | None:
+    """How many causes below an exception another one is, None if it is none of them."""
+    chain = _chain_of(exc)
+    return next((step for step, node in enumerate(chain) if node is complaint), None)
+
+
+def complaint_in(exc: BaseException, steps: int) -> BaseException:
+    """The exception that many causes below another one; that itself where it has not as many."""
+    chain = _chain_of(exc)
+    return chain[steps] if steps < len(chain) else exc
 
 
 def _chain_of(exc: BaseException) -> list[BaseException]:
@@ -145,7 +149,7 @@ def _words_of(exc: BaseException) -> tuple[Any, ...]:
     arguments = arguments_of(exc)
     text = arguments[0] if arguments and type(arguments[0]) is str else ""
     lines = []
-    step = traceback_of(exc)
+    step = traceback_of(exc)  # `walk_traceback` works out line numbers too, which takes longer
     while step is not None:
         lines.append((step.tb_frame.f_code, step.tb_lasti))
         step = step.tb_next

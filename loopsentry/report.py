@@ -17,7 +17,7 @@ from .model import Clue, Diagnosis, EngineInfo, Evidence, Hang, Mode
 from .recognition import Recogniser
 from .registry import Registry
 from .renderers import plain
-from .repeats import Key, Repeats, Told, complaint_in
+from .repeats import Repeats, Told, complaint_in, is_lasting, steps_to
 from .story import WIDTH
 
 
@@ -173,7 +173,8 @@ class Examiner:
         if gravest is None or told_elsewhere(exc):
             return None
         case, diagnosis = gravest
-        key = self.repeats.key_of(exc, clue)  # before anything is written or remembered
+        # Before anything is written or remembered: both change it.
+        key = self.repeats.key_of(exc, clue) if is_lasting(case.evidence) else None
         if case.evidence.has("disconnected") and clue.live:
             self.registry.note_trouble(case.units, diagnosis)
         diagnosis = self._retire(diagnosis, case.evidence, clue)
@@ -186,30 +187,17 @@ class Examiner:
             complaint = case.complaint
             own = not complaint.symptom.quoted
             self._write_on(clue.wrapper or exc, diagnosis, complaint.exc, rewrite=own)
-            if diagnosis.action == "none":
-                self._keep(key, exc, case, diagnosis)
+            steps = steps_to(complaint.exc, exc)
+            if key is not None and steps is not None and diagnosis.action == "none":
+                note = self._story_of(diagnosis)
+                self.repeats.remember(key, Told(diagnosis, note, steps, own))
         self._tell(diagnosis, shown=clue.reaches_program)
         return diagnosis
 
-    def _keep(self, key: Key | None, exc: BaseException, case: Case, diagnosis: Diagnosis) -> None:
-        """Recognise the same failure from now on, without collecting evidence again."""
-        complaint = case.complaint
-        steps = self.repeats.keep(key, exc, complaint.exc, case.evidence)
-        if key is not None and steps is not None:
-            note = self._story_of(diagnosis)
-            own = not complaint.symptom.quoted
-            self.repeats.remember(key, Told(diagnosis, note, steps, own))
-
     def _repeat(self, exc: BaseException, clue: Clue, told: Told) -> Diagnosis:
         """Write what is known on one more exception, and count it."""
-        complaint = complaint_in(exc, told.steps) or exc
-        self._write_on(
-            clue.wrapper or exc,
-            told.diagnosis,
-            complaint,
-            rewrite=told.rewrite,
-            note=told.note,
-        )
+        bearer, complaint = clue.wrapper or exc, complaint_in(exc, told.steps)
+        self._write_on(bearer, told.diagnosis, complaint, rewrite=told.rewrite, note=told.note)
         self._tell(told.diagnosis, shown=True)
         return told.diagnosis
 
@@ -234,8 +222,13 @@ class Examiner:
         note: str | None = None,
     ) -> None:
         rewrite = rewrite and self.options.rewrite_message
-        tell = (lambda: self._story_of(diagnosis)) if note is None else (lambda: note)
-        annotate(exc, diagnosis, complaint, rewrite=rewrite, tell=tell)
+        annotate(
+            exc,
+            diagnosis,
+            complaint,
+            rewrite=rewrite,
+            tell=lambda: note or self._story_of(diagnosis),
+        )
 
     def _story_of(self, diagnosis: Diagnosis) -> str:
         return plain.render(diagnosis, verbose=self.options.verbose, beside=True)

@@ -106,7 +106,7 @@ def _started_beside(inside: set[CodeType], maker: Site) -> set[CodeType]:
     variables = dict(_frames.variables_in(maker.frame))
     everything = names_in(maker.code)
     here = names_at(maker)
-    for names in (here if _starts_tasks(here) else everything, everything):
+    for names in (here, everything) if _starts_tasks(here) else (everything,):
         group = set(_codes_of(_meant(names, maker.frame, variables)))
         if group & inside:
             return group

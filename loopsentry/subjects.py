@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections import ChainMap
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -164,7 +165,7 @@ def _named_future(found: Found, current: Any) -> asyncio.Future[Any] | None:
         if _frames.is_user(site.frame):
             given = _frames.variables_in(site.frame)
             own = variables_of(_frames.first_argument(site.frame))
-            known = {**site.frame.f_globals, **own, **given}
+            known = ChainMap(dict(given), own, site.frame.f_globals)
             here = _frames.names_at(site)
             names = (*sorted(here.variables | here.attributes), *given, *site.code.co_names)
             for value in (known.get(name) for name in names):

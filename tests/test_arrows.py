@@ -67,7 +67,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "annotation": frozenset({"model", "exceptions", "story", "renderers"}),
     "catalog": frozenset({"model", "diagnosis", "_frames", "_sockets"}),
     "explanation": frozenset({"audit", "catalog", "diagnosis"}),
-    "fleet": NOTHING,
+    "fleet": frozenset({"model", "_wording"}),
     "debug_page": frozenset({"model", "renderers", "_frames", "exceptions"}),
     "doctor": frozenset({"_monitoring", "catalog"}),
     "report": frozenset(

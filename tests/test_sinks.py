@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -198,7 +199,7 @@ def test_a_sink_whose_package_is_missing_is_named(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the package there is a warning with the command that installs it, and no failure."""
-    monkeypatch.setitem(__import__("sys").modules, "prometheus_client", None)
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
     with caplog.at_level(logging.WARNING, "loopsentry"), loopsentry.install(sinks=["prometheus"]):
         pass
     assert "pip install 'sqlalchemy-loopsentry[prometheus]'" in caplog.text

@@ -19,14 +19,11 @@ CAUSE = "used-after-release"
 
 def match(evidence: Evidence) -> Verdict | None:
     """Match a driver's or a library's own word that the object had been returned."""
-    closed_here = evidence.has("disconnected") and evidence.closed_at is not None
-    if not (closed_here or evidence.has("released")):
-        return None
-    if evidence.forked or evidence.closed_at_work:
+    closed_here = evidence.has("disconnected")
+    said = evidence.closed_at is not None if closed_here else evidence.has("released")
+    if not said or evidence.forked or evidence.closed_at_work:
         return None
     if evidence.has("foreign-loop", "loop-closed", "busy"):
-        return None
-    if evidence.has("disconnected") and not closed_here:
         return None
     one_loop = evidence.same_loop is not False
     kind = evidence.subject.kind if evidence.subject else "connection"

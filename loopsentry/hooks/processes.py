@@ -21,6 +21,8 @@ def attach(report: Reporter, registry: Registry) -> Undo:
     (Lib/multiprocessing/process.py: BaseProcess._bootstrap). `multiprocessing` is never imported
     for it: that takes what is the main module then for the program's (multiprocessing/__init__.py).
     """
+    if sys.version_info >= (3, 13):
+        return lambda: None
     anchors: list[_Anchor] = []
     finalizers: list[Any] = []
 
@@ -44,8 +46,6 @@ def attach(report: Reporter, registry: Registry) -> Undo:
         util.register_after_fork(anchors[0], begin)  # a forked child forgets finalizers
         begin(anchors[0])  # a spawned one has begun already
 
-    if sys.version_info >= (3, 13):
-        return lambda: None
     prepare()
     forget = registry.on_fork(prepare)
 

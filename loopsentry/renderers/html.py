@@ -125,20 +125,15 @@ def _picture(diagnosis: Diagnosis) -> str:
     lanes = [loop for loop in ((current,) if one else (owner, current)) if loop is not None]
     height = _STEP * len(lanes)
     told = _in_words(lanes)
-    parts = [
-        (
-            f'<svg viewBox="0 0 640 {height}" role="img" aria-labelledby="drawn">'
-            f'<title id="drawn">{escape(told)}</title>'
-        )
-    ]
-    for number, loop in enumerate(lanes):
-        parts.append(_lane(loop, number))
+    drawn = "".join(_lane(loop, number) for number, loop in enumerate(lanes))
     first, last = _LANE, _LANE + _STEP * (len(lanes) - 1)
-    parts.append(f'<path class="way" d="M 200 {first} C 320 {first}, 330 {last}, 450 {last}"/>')
-    parts.append(_event(200, first, "opened" if not one else "first", "owner"))
-    parts.append(_event(450, last, "used", "here"))
-    parts.append("</svg>")
-    return f"<figure>{''.join(parts)}</figure>"
+    return (
+        f'<figure><svg viewBox="0 0 640 {height}" role="img" aria-labelledby="drawn">'
+        f'<title id="drawn">{escape(told)}</title>{drawn}'
+        f'<path class="way" d="M 200 {first} C 320 {first}, 330 {last}, 450 {last}"/>'
+        f"{_event(200, first, 'first' if one else 'opened', 'owner')}"
+        f"{_event(450, last, 'used', 'here')}</svg></figure>"
+    )
 
 
 def _in_words(lanes: list[LoopInfo]) -> str:

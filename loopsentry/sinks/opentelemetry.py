@@ -60,10 +60,8 @@ class Telemetry:
 
     def tally(self, diagnosis: Diagnosis) -> None:
         """Count one occurrence."""
-        keys = ("loopsentry.cause", "loopsentry.code", "loopsentry.context")
-        self.counter.add(
-            1, dict(zip(keys, (diagnosis.cause, diagnosis.code, diagnosis.context), strict=True))
-        )
+        counted = ("cause", "code", "context")
+        self.counter.add(1, {f"loopsentry.{name}": getattr(diagnosis, name) for name in counted})
 
     def close(self) -> None:
         """Nothing is held: the program's own providers go on."""
