@@ -120,12 +120,19 @@ def module_of(frame: FrameType) -> str:
 def is_user(frame: FrameType) -> bool:
     """Whether a frame is the user's own code, not the standard library's or a package's.
 
-    Code without a file counts when it is the main module's: `python -c`, the prompt, notebooks.
+    Code without a file counts when it is the main module's: `python -c`, the prompt, notebooks;
+    not the line with which `multiprocessing` begins a child.
     """
-    filename = frame.f_code.co_filename
+    code = frame.f_code
+    filename = code.co_filename
     if filename.startswith("<") and not filename.startswith("<frozen"):
-        return module_of(frame) == "__main__"
+        return module_of(frame) == "__main__" and _BEGINNINGS.isdisjoint(code.co_names)
     return is_user_file(filename) and module_of(frame).partition(".")[0] not in libraries
+
+
+#: What the lines import that are passed to a child's `python -c` (Lib/multiprocessing/spawn.py,
+#: forkserver.py).
+_BEGINNINGS = frozenset({"multiprocessing.spawn", "multiprocessing.forkserver"})
 
 
 def is_installed_application(frame: FrameType) -> bool:

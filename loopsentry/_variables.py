@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from time import perf_counter
+from time import thread_time
 from typing import Any
 
 from ._frames import is_user_file
 from ._safely import safely
 from .exceptions import variables_of
 
-#: How long the user's modules may be searched for one object.
+#: How long the user's modules may be searched for one object, in seconds of the thread's own time.
 SEARCH_SECONDS = 0.02
 
 #: A variable, and the file of its module.
@@ -39,12 +39,12 @@ def find_variable(
 
 def _find(holds: Callable[[Any], bool], makers: frozenset[str]) -> Found | None:
     found: list[tuple[int, str, str | None]] = []
-    deadline = perf_counter() + SEARCH_SECONDS
+    deadline = thread_time() + SEARCH_SECONDS
     for name, module in list(sys.modules.items()):
         names = variables_of(module)
         if not _is_own(names) and name != "__main__":
             continue
-        if perf_counter() > deadline:
+        if thread_time() > deadline:
             break
         variable = _variable_in(names, holds)
         if variable is not None:

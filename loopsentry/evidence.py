@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -19,6 +19,7 @@ from .exceptions import message_of, traceback_of
 from .holders import place_here, search_tasks
 from .incidents import Complaint, Incident, find_incidents
 from .model import (
+    COLLECT,
     Birth,
     Clue,
     EngineInfo,
@@ -41,7 +42,7 @@ from .model import (
 from .registry import LoopRecord, Registry, state_of
 from .roles import alive_then, contexts_of, followed_by, is_same, role_a, role_b
 from .siblings import find_sibling, holds_cancelled
-from .stages import is_collected, is_connecting, phase_of, stage_of
+from .stages import collected_at, dropped_at, is_connecting, phase_of, stage_of
 from .subjects import Found, Subjects, refusing_loop
 
 _SCOPES = frozenset({"__aenter__", "__aexit__"})
@@ -130,7 +131,9 @@ class Collector:
 
     def _examine(self, incident: Incident, clue: Clue) -> Case | None:
         symptoms = incident.symptoms
-        found = Found(incident, incident.library)
+        collected = collected_at(incident.library)
+        end = collected + 1 if collected is not None else None
+        found = Found(incident, incident.library[:end])
         if clue.target is not None and len(found.library) < incident.traced and not incident.before:
             # The program's own code stands between the complaint and the connection.
             clue = replace(clue, target=None, birth=None)
@@ -145,7 +148,7 @@ class Collector:
         index = happened.index
         current = self._meet(happened.loop, found, index)
         recognised = self.recognise(_frames.describe_all(found.sites))
-        operation = self._operation(found.sites)
+        operation = self._operation(found.sites) if collected is None else COLLECT
         cancellation = self.registry.cancellation_of(s.target for s in found.sightings)
         engine = self._engine(clue, found)
         if _is_ordinary(engine, self._meet(surfaced.loop, found, surfaced.index), symptoms):
@@ -169,22 +172,26 @@ class Collector:
             same_loop=same,
             owner_alive=alive,
             nowhere=_thread_of(found, clue) if happened.known and current is None else None,
-            used_at=self._place(found),
-            stack=_frames.user_stack(found.sites),
-            task=_frames.task_name(),
+            used_at=self._place(found, collected),
+            stack=_frames.user_stack(found.sites) if collected is None else (),
+            task=_frames.task_name() if collected is None else None,
             operation=operation,
             phase=phase_of(operation, found.library, clue),
             stage=stage_of(found.library, operation),
-            collected=is_collected(found.library),
+            collected=collected is not None,
             other=other,
             first_failure=failure,
             engine=engine,
             face=self._face(found),
             contexts=contexts_of(
-                recognised, current, owner, forked=birth is not None and birth.pid != os.getpid()
+                recognised,
+                current,
+                owner,
+                forked=birth is not None and birth.pid != os.getpid(),
+                collected=collected is not None,
             ),
             followed=followed_by(recognised, current),
-            framework=clue.framework or self.registry.surroundings(),
+            framework=clue.framework or self._surroundings(collected),
             cancelled=cut or cancellation is not None or says(symptoms, "cancelled"),
             cancellation=cancellation.place if cancellation else None,
             closed=any(s.closed for s in found.sightings),
@@ -318,12 +325,18 @@ class Collector:
         sites = _frames.thread_of(loop) if index is None else _frames.around(found.sites, index)
         return self.registry.meet(loop, lambda: _frames.describe_all(sites))
 
-    def _place(self, found: Found) -> Place | None:
+    def _surroundings(self, collected: int | None) -> Mapping[str, str] | None:
+        """What of a framework is running, unless it merely was when garbage was collected."""
+        return self.registry.surroundings() if collected is None else None
+
+    def _place(self, found: Found, collected: int | None) -> Place | None:
         """The user's line that did it: on the loop, if there is one, not where that was started.
 
         A task of a library's coroutine, given to `gather()` or shielded by `AsyncSession.__aexit__`
         (sqlalchemy/ext/asyncio/session.py), has no such line; the task that waits for it has.
         """
+        if collected is not None:
+            return dropped_at(found.sites, collected)
         inner, _ = _frames.split_at_loop(found.traced or found.sites)
         return _frames.user_place(inner or found.sites) or place_here(found.sites)
 

@@ -134,12 +134,21 @@ def place_here(sites: list[Site]) -> Place | None:
         sites: the present stack, the innermost first.
     """
     inner, outer = _frames.split_at_loop(sites)
-    running = _frames.running_loop() is not None
-    return (
-        _frames.user_place(inner)
-        or (place_waiting_for(asyncio.current_task()) if running else None)
-        or _frames.user_place(outer)
-    )
+    task = asyncio.current_task() if _frames.running_loop() is not None else None
+    place = _frames.user_place(inner) or (place_waiting_for(task) if task is not None else None)
+    if place is None and (task is None or _is_main(task)):
+        return _frames.user_place(outer)
+    return place
+
+
+def _is_main(task: asyncio.Task[Any]) -> bool:
+    """Whether a task is what its loop was started for, so that the line that did so is its own.
+
+    asyncio and uvloop stop the loop by a callback that is named after `run_until_complete`.
+    """
+    callbacks = (callback for callback, *_ in getattr(task, "_callbacks", None) or ())
+    names = (text_of(getattr(each, "__qualname__", "")) for each in callbacks)
+    return any("run_until_complete" in name for name in names)
 
 
 TASKS_SEEN = 10

@@ -14,6 +14,9 @@ from typing import Any, Literal, get_args
 
 Certainty = Literal["proven", "likely", "undetermined"]
 Severity = Literal["error", "warning"]
+#: The operation that nobody asked for: the garbage collector gave a connection back.
+COLLECT = "collect"
+
 Phase = Literal["connect", "use", "cleanup"]
 LoopState = Literal["running", "stopped", "closed"]
 ObjectKind = Literal["connection", "session", "pool", "engine", "primitive", "future", "client"]

@@ -20,17 +20,13 @@ from ._frames import Names, Site, names_at, names_in
 from .exceptions import is_a, variables_of
 from .model import Operation
 
-_STARTERS = frozenset(
+_GROUPS = frozenset({"TaskGroup", "as_completed", "create_task_group", "gather", "wait"})
+_STARTERS = _GROUPS | frozenset(
     {
-        "TaskGroup",
-        "as_completed",
         "create_task",
-        "create_task_group",
         "ensure_future",
-        "gather",
         "run_coroutine_threadsafe",
         "start_soon",
-        "wait",
     }
 )
 _ATTRIBUTES_SEEN = 100
@@ -48,6 +44,8 @@ def find_sibling(sites: list[Site]) -> Operation | None:
     kept = {code for site in own for code in _kept_tasks(site.frame)} - running
     if len(kept) == 1:
         return _operation(kept.pop(), "probably; a task kept in an object")
+    if own and _awaits_group(names_at(own[0])):
+        return _operation(own[0].code, "probably; started beside it")
     for index, starter in enumerate(own[1:], 1):
         if not _starts_tasks(names_in(starter.code)):
             continue
@@ -58,7 +56,38 @@ def find_sibling(sites: list[Site]) -> Operation | None:
             others = beside - inside
             if len(others) == 1 or (beside and not others):
                 return _operation((others or beside).pop(), "probably; started beside it")
-    return None
+    code = _held_beside(own[0], sites[: sites.index(own[0])]) if own else None
+    return _operation(code, "probably; started beside it") if code is not None else None
+
+
+def _awaits_group(names: Names) -> bool:
+    """Whether a line waits for several things at once.
+
+    Where a traceback leads from there into a library, that ran the library's coroutine by itself.
+    """
+    return not _GROUPS.isdisjoint(names.variables | names.attributes)
+
+
+def _held_beside(maker: Site, library: list[Site]) -> CodeType | None:
+    """What a function runs beside a library's call that it makes: tasks of its own, or such calls.
+
+    Args:
+        maker: where the function stands.
+        library: the frames inside it.
+    """
+    called = [site for site in library if not _frames.module_of(site.frame).startswith("asyncio.")]
+    method = called[-1].code.co_name if called else ""
+    values = _frames.variables_in(maker.frame).values()
+    held = (each for value in values for each in (value if is_a(value, list, tuple) else (value,)))
+    tasks = [each.get_coro() for each in held if is_a(each, asyncio.Task)]
+    codes = {each.cr_code for each in tasks if is_a(each, CoroutineType)}
+    own = {code for code in codes if _frames.is_user_file(code.co_filename)}
+    others = {code for code in own if method in names_in(code).attributes}
+    if len(others) == 1:
+        return others.pop()
+    names = names_in(maker.code)
+    beside = _awaits_group(names) or any(code.co_name == method for code in codes)
+    return maker.code if beside and method in names.attributes else None
 
 
 def holds_cancelled(sites: list[Site]) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from . import _frames
 from ._frames import Site
-from .model import Clue, Phase, Stage
+from .model import COLLECT, Clue, Phase, Place, Stage
 
 _CLEANUP = frozenset(
     {
         "aclose",
         "close",
         "close_all",
+        COLLECT,
         "dispose",
         "invalidate",
         "release",
@@ -37,13 +38,23 @@ def stage_of(sites: list[Site], operation: str | None) -> Stage:
     return "commit" if operation == "commit" else "statement"
 
 
-def is_collected(sites: list[Site]) -> bool:
-    """Whether the garbage collector gave the connection back (sqlalchemy/pool/base.py)."""
-    return any(
-        site.code.co_name == "_finalize_fairy"
-        and _frames.variables_in(site.frame).get("is_gc_cleanup") is True
-        for site in sites
-    )
+def collected_at(sites: list[Site]) -> int | None:
+    """Where on a stack the garbage collector gave a connection back (sqlalchemy/pool/base.py).
+
+    What stands further out had only the processor when it happened, in whatever thread.
+    """
+    for index, site in enumerate(sites):
+        if site.code.co_name == "_finalize_fairy":
+            collected = _frames.variables_in(site.frame).get("is_gc_cleanup") is True
+            return index if collected else None
+    return None
+
+
+def dropped_at(sites: list[Site], collected: int) -> Place | None:
+    """The program's line that dropped the last reference or asked for a collection, if one did."""
+    callers = (s for s in sites[collected + 1 :] if _frames.module_of(s.frame) != "weakref")
+    caller = next(callers, None)
+    return _frames.user_place([caller]) if caller is not None else None
 
 
 def phase_of(operation: str | None, sites: list[Site], clue: Clue) -> Phase:

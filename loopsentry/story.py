@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ._wording import visible
-from .model import Diagnosis, EngineInfo, LoopInfo, Original, Place, Wait
+from .model import COLLECT, Diagnosis, EngineInfo, LoopInfo, Original, Place, Wait
 
 Role = Literal[
     "headline", "here", "owner", "site", "source", "note", "help", "code", "more", "original"
@@ -151,6 +151,8 @@ def _one_loop(diagnosis: Diagnosis) -> bool:
 
 def _crossing(diagnosis: Diagnosis) -> list[Line]:
     lines = _site("here", diagnosis.used_at, _doing(diagnosis.framework, diagnosis.used_at))
+    if diagnosis.operation == COLLECT and diagnosis.used_at is None:
+        lines = [Line("here", "  here   wherever garbage happened to be collected")]
     if diagnosis.current_loop is not None:
         lines.append(_loop_line("here", diagnosis.current_loop, diagnosis.owner_loop))
     elif diagnosis.owner_loop is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import re
+import sys
 import warnings
 from datetime import datetime
 from importlib import metadata
@@ -507,6 +508,84 @@ print("done")
     assert {(record["code"], record["severity"]) for record in ended.records} <= {
         ("LS103", "warning")
     }
+
+
+COLLECTED = """
+import asyncio, gc, os, threading
+from sqlalchemy import event, text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+import loopsentry
+
+forgotten = create_async_engine(os.environ["DATABASE_URL"])
+innocent = create_async_engine(os.environ["DATABASE_URL"])
+
+@event.listens_for(innocent.sync_engine, "do_connect")
+def collect_soon(*_): gc.enable(); gc.set_threshold(1)
+
+async def forget():
+    session = AsyncSession(forgotten)
+    await session.execute(text("SELECT 1"))
+    cycle = [session]
+    cycle.append(cycle)
+
+async def work():
+    async with innocent.connect() as connection:
+        print(await connection.scalar(text("SELECT 1")))
+    await innocent.dispose()
+
+gc.disable()
+loop = asyncio.new_event_loop()
+threading.Thread(target=loop.run_forever, daemon=True).start()
+asyncio.run_coroutine_threadsafe(forget(), loop).result()
+asyncio.run(work())
+loop.call_soon_threadsafe(loop.stop)
+"""
+
+
+def test_what_is_at_work_while_garbage_is_collected_is_not_blamed(run_program: RunProgram) -> None:
+    """A connection collected in the middle of other work names its own engine, and no line."""
+    ended = run_program(COLLECTED)
+    assert ended.stdout == "1\n"
+    record = only(ended, "LS103")
+    assert record["severity"] == "warning"
+    assert record["engine"]["variable"] == "forgotten"
+    assert record["object"]["opened_at"]["function"] == "forget"
+    assert record["operation"] == "collect"
+    assert (record["used_at"], record["current_task"], record["framework"]) == (None, None, None)
+    assert [fix["id"] for fix in record["fixes"]] == ["scope-session", "fresh-session"]
+    assert "collected on another event loop\n  here   wherever garbage" in ended.stderr
+
+
+OPENED = """
+import asyncio, os, sys
+import asyncpg
+import loopsentry
+
+async def open_both():
+    opening = [asyncio.ensure_future(asyncpg.connect(os.environ["SCENARIO_DSN"])) for _ in range(2)]
+    await asyncio.sleep(0)
+    return opening
+
+async def later():
+    opening = await open_both()
+    await asyncio.sleep(0.5)
+    return opening[1].result()
+
+def run(coroutine): return loop.run_until_complete(coroutine)
+loop = asyncio.new_event_loop()
+connection = run(later() if "task" in sys.argv else asyncpg.connect(os.environ["SCENARIO_DSN"]))
+asyncio.run(connection.fetch("SELECT 1"))
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="needs sys.monitoring: no birth is recorded")
+@pytest.mark.parametrize(("how", "opener"), [("main", "run"), ("task", None)])
+def test_where_a_library_s_task_opened_something_is_not_where_its_loop_was_started(
+    run_program: RunProgram, how: str, opener: str | None
+) -> None:
+    """Where nothing of the program's waits for such a task, no line is named instead of it."""
+    opened = only(run_program(OPENED, how), "LS102")["object"]["opened_at"]
+    assert (opened and opened["function"]) == opener
 
 
 def test_the_pools_queue_of_another_loop(run_program: RunProgram) -> None:

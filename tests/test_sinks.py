@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from collecting import collector
 from conftest import RunProgram
 
 import loopsentry
@@ -121,31 +118,6 @@ provider.shutdown()
 )
 
 
-@contextmanager
-def collector() -> Iterator[tuple[str, list[bytes]]]:
-    """Take what is exported over HTTP, as a collector does."""
-    bodies: list[bytes] = []
-
-    class Collector(BaseHTTPRequestHandler):
-        """Answers that all is well."""
-
-        def do_POST(self) -> None:
-            """Keep the body."""
-            bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/v1/logs", bodies
-        server.shutdown()
-        thread.join()
-
-
 def test_a_collector_gets_the_mistake(run_program: RunProgram) -> None:
     """What is exported over OTLP arrives at a collector, once for a mistake."""
     pytest.importorskip("opentelemetry.proto.collector.logs.v1.logs_service_pb2")
@@ -154,7 +126,7 @@ def test_a_collector_gets_the_mistake(run_program: RunProgram) -> None:
     with collector() as (address, bodies):
         ended = run_program(
             EXPORTING,
-            address,
+            f"{address}/v1/logs",
             under=False,
             env={"LOOPSENTRY_SINKS": "opentelemetry", "OTEL_EXPORTER_OTLP_COMPRESSION": "none"},
         )
@@ -190,7 +162,7 @@ def test_prometheus_counts_by_cause(run_program: RunProgram) -> None:
     shown = run_program(METRICS, under=False).stdout.splitlines()
     line = (
         'loopsentry_failures_total{cause="foreign-primitive",code="LS104",'
-        'context="asyncio-run",engine=""} 3.0'
+        'context="asyncio-run",engine="",severity="error"} 3.0'
     )
     assert shown == [line, "", line, ""]
 

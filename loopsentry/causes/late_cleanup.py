@@ -60,7 +60,8 @@ def _called_back(evidence: Evidence) -> Verdict | None:
 
 def _headline(evidence: Evidence) -> str | None:
     if evidence.collected:
-        return "connection never closed, collected after its event loop ended"
+        when = "on another event loop" if evidence.owner_alive else "after its event loop ended"
+        return f"connection never closed, collected {when}"
     subject = evidence.subject.kind if evidence.subject else "connection"
     headline = _HEADLINES.get(evidence.operation or "")
     if evidence.operation == "dispose" and evidence.owner_alive:

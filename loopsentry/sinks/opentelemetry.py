@@ -60,7 +60,7 @@ class Telemetry:
 
     def tally(self, diagnosis: Diagnosis) -> None:
         """Count one occurrence."""
-        counted = ("cause", "code", "context")
+        counted = ("cause", "code", "context", "severity")
         self.counter.add(1, {f"loopsentry.{name}": getattr(diagnosis, name) for name in counted})
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ class Metrics:
         self.counter = Counter(
             "loopsentry_failures",
             "Failures that loopsentry explained",
-            ["code", "cause", "context", "engine"],
+            ["code", "cause", "severity", "context", "engine"],
         )
 
     def send(self, diagnosis: Diagnosis, *, shown: bool) -> None:
@@ -32,7 +32,8 @@ class Metrics:
         """Count one occurrence; an engine is named by its variable, else by its driver."""
         engine = diagnosis.engine
         name = (engine.variable or engine.driver) if engine is not None else ""
-        self.counter.labels(diagnosis.code, diagnosis.cause, diagnosis.context, name).inc()
+        told = (diagnosis.code, diagnosis.cause, diagnosis.severity, diagnosis.context)
+        self.counter.labels(*told, name).inc()
 
     def close(self) -> None:
         """Leave the registry, so that it may be entered again."""
