@@ -279,6 +279,33 @@ def names_in(code: CodeType, lines: range | None = None) -> Names:
     return found
 
 
+def is_inside_block(site_: Site, target: object) -> bool:
+    """Whether a frame stands inside a `with` block that gave an object its name.
+
+    Each block is guarded up to its end by entries of the exception table that lead to its exit; the
+    first begins where the name is stored (CPython: InternalDocs/exception_handling.md, compile.c).
+    """
+    code = site_.code
+    variables = variables_in(site_.frame)
+    guards: dict[int, tuple[int, int]] = {}
+    for entry in getattr(dis.Bytecode(code), "exception_entries", ()):
+        start, end = guards.get(entry.target, (entry.start, entry.end))
+        guards[entry.target] = min(start, entry.start), max(end, entry.end)
+    instructions = list(dis.get_instructions(code))
+    exits = {
+        before.offset
+        for before, after in itertools.pairwise(instructions)
+        if after.opname == "WITH_EXCEPT_START"
+    }
+    names = {each.offset: each.argval for each in instructions if each.opname.startswith("STORE_")}
+    for exit_, (start, end) in guards.items():
+        stored: Any = names.get(start)
+        name = str(stored[0] if isinstance(stored, tuple) else stored)
+        if exit_ in exits and start <= site_.at < end and variables.get(name) is target:
+            return True
+    return False
+
+
 def names_at(site_: Site) -> Names:
     """The names that the expression reads at which a frame stands; none where it is not known."""
     first, last, _, _ = _positions_at(site_)

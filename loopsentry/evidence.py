@@ -15,13 +15,15 @@ from . import _frames
 from ._frames import Site
 from ._variables import find_variable
 from ._wording import excerpt, quote
-from .exceptions import message_of, traceback_of
+from .closings import closed_before, may_be_ended_elsewhere
+from .exceptions import message_of, traceback_of, variables_of
 from .holders import place_here, search_tasks
 from .incidents import Complaint, Incident, find_incidents
 from .model import (
     COLLECT,
     Birth,
     Clue,
+    Ending,
     EngineInfo,
     Evidence,
     Face,
@@ -46,6 +48,7 @@ from .stages import collected_at, dropped_at, is_connecting, phase_of, stage_of
 from .subjects import Found, Subjects, refusing_loop
 
 _SCOPES = frozenset({"__aenter__", "__aexit__"})
+_ABORTS = frozenset({"terminate"})
 _COMMITS = frozenset({"commit", "_commit_impl", "do_commit", "_do_commit"})
 
 
@@ -164,6 +167,7 @@ class Collector:
         cut = busy and other is None and same is not False and holds_cancelled(found.traced)
         if busy and same and not (other or cut or cancellation or failure):
             other = find_sibling(found.traced)
+        closing, closed_at = self._closing(found, symptoms, units, live=clue.live)
         evidence = Evidence(
             symptoms=symptoms,
             subject=self._subject(sighting, birth, found, current),
@@ -195,7 +199,9 @@ class Collector:
             cancelled=cut or cancellation is not None or says(symptoms, "cancelled"),
             cancellation=cancellation.place if cancellation else None,
             closed=any(s.closed for s in found.sightings),
-            closed_at=self.registry.closing_of(units),
+            closing=closing,
+            closed_at=closed_at,
+            leaving=operation == "commit" and _is_leaving(found.sites),
             loop_traced=index is not None,
             handled=clue.reaches_program and not clue.ignored,
             original=_original(incident.complaint.symptom),
@@ -219,6 +225,56 @@ class Collector:
             followed=followed_by(recognised, record),
             hang=hang,
         )
+
+    def _closing(
+        self, found: Found, symptoms: tuple[Symptom, ...], units: tuple[Any, ...], *, live: bool
+    ) -> tuple[Ending, Place | None]:
+        """Whether the program closed the connection that says so, and where."""
+        cut = says(symptoms, "cut-off")
+        recorded = self.registry.closing_of(units)
+        driven = [s for s in found.sightings if s.kind == "connection" and s.inner is None]
+        asked = bool(driven) and (cut or says(symptoms, "disconnected"))
+        read = None
+        if asked:
+            read = closed_before(found.traced, lambda value: self._holds(value, driven))
+        tidied = cut and read is None and recorded is not None and _is_within(recorded, found)
+        if recorded is not None and not tidied:
+            return "recorded", recorded
+        if read is not None or (cut and live and driven and driven[0].closed):
+            return "read", read
+        return (
+            self._unrecorded(found, symptoms, driven[0]) if asked and not cut else "unknown"
+        ), None
+
+    def _unrecorded(self, found: Found, symptoms: tuple[Symptom, ...], driven: Sighting) -> Ending:
+        """Whether anything of the program's can have closed a connection whose life none records.
+
+        asyncpg answers what a graceful close interrupts with another text, so that only `terminate`
+        comes in question for what was at work (asyncpg/connection.py).
+        """
+        birth = self.registry.birth_of(driven.target)
+        raw = all(s.library == driven.library for s in found.sightings)
+        if not raw or (birth is not None and birth.recorded):
+            return "unknown"
+        at_work = any(symptom.sent for symptom in symptoms)
+        if at_work and not driven.aborted:
+            return "none"
+        if not any(_frames.is_user(site.frame) for site in found.traced):
+            return "unknown"
+        if at_work:
+            return "read" if may_be_ended_elsewhere(found.traced, _ABORTS) else "none"
+        return "unknown" if may_be_ended_elsewhere(found.traced) else "none"
+
+    def _holds(self, value: Any, driven: list[Sighting]) -> bool:
+        """Whether an object is one of the driver's connections, its pool, or keeps one of them."""
+        if value is None:
+            return False
+        targets = [each.target for each in driven]
+        seen = self.sight(value)
+        if seen is not None:
+            return seen.kind == "pool" or any(seen.target is target for target in targets)
+        inside = variables_of(value).values()
+        return any(each is target for each in inside for target in targets)
 
     def _first_failure(self, birth: Birth | None, units: Iterable[Any]) -> FirstFailure | None:
         known = self.registry.failures.get(birth.serial) if birth is not None else None
@@ -413,10 +469,13 @@ class Collector:
             module = _frames.module_of(site.frame)
             committed = committed or site.code.co_name in _COMMITS
             name = site.code.co_name
-            if module.startswith(self.operations) and (name[0] != "_" or name in _SCOPES):
+            inner = "<locals>" in site.code.co_qualname
+            public = name in _SCOPES or not (inner or name.startswith("_"))
+            if module.startswith(self.operations) and public:
                 called = name
                 beginning = module.endswith(".transaction")
-        if called == "__aexit__":
+        # sqlalchemy/ext/asyncio/engine.py: begin() is a generator, which is at work all the while.
+        if called == "__aexit__" or (called == "begin" and _is_leaving(sites)):
             return "commit" if committed else "close"
         if called in ("__aenter__", "start"):
             return "begin" if beginning else "connect"
@@ -474,6 +533,18 @@ class Collector:
                 state="opening a connection",
             )
         return None
+
+
+def _is_within(place: Place, found: Found) -> bool:
+    """Whether a place stands in one of the program's functions that a traceback leads through."""
+    own = (_frames.place_of(site) for site in found.traced if _frames.is_user(site.frame))
+    return any((each.file, each.function) == (place.file, place.function) for each in own)
+
+
+def _is_leaving(sites: list[Site]) -> bool:
+    """Whether a library's block was being left when it failed."""
+    end = next((i for i, s in enumerate(sites) if _frames.is_user(s.frame)), len(sites))
+    return any(site.code.co_name == "__aexit__" for site in sites[:end])
 
 
 def _is_ordinary(

@@ -23,6 +23,8 @@ ObjectKind = Literal["connection", "session", "pool", "engine", "primitive", "fu
 DataRisk = Literal["not-sent", "maybe-executed", "unknown"]
 Stage = Literal["ping", "begin", "statement", "commit"]
 Action = Literal["none", "evicted", "raised", "reconnected"]
+Ending = Literal["recorded", "read", "none", "unknown"]
+
 Mode = Literal["annotate", "raise", "reconnect"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
@@ -40,6 +42,7 @@ SymptomKind = Literal[
     "nested-run",  # a loop was started inside a running loop
     "exhausted",  # no connection of a pool came free in time
     "released",  # the object was already given back
+    "cut-off",  # the server was asked to end the statement, as a close does with what still runs
     "refused",  # a crossing was stopped before anything was sent
     "replaced",  # a crossing was healed before anything was sent
 ]
@@ -234,6 +237,7 @@ class Sighting:
         loop: the event loop the object says it belongs to, if it says so.
         tolerant: True if such objects survive a change of loop between operations.
         closed: True if a connection says that it is closed.
+        aborted: True if it was ended from this side without a farewell.
         inner: the next object inside it that may say more (a driver's connection), if any.
     """
 
@@ -244,6 +248,7 @@ class Sighting:
     loop: Any = None
     tolerant: bool = False
     closed: bool = False
+    aborted: bool = False
     inner: Any = None
 
 
@@ -504,6 +509,7 @@ class Evidence:
         phase: opening, using or cleaning up.
         stage: how far the database work had come: the pool's ping, BEGIN, a statement, COMMIT.
         collected: whether the garbage collector, not the program, caused it.
+        leaving: whether a block that ends by a commit was being left.
         other: another task's operation on the same object.
         first_failure: what had already made the object unusable.
         engine: the engine it came from.
@@ -515,7 +521,9 @@ class Evidence:
         cancelled: whether a cancellation or time-out lies in the chain or was recorded.
         cancellation: where a recorded cancellation happened.
         closed: whether the driver's connection says that it is closed.
-        closed_at: where the program itself closed it; None if it did not, or that is not recorded.
+        closing: how it is known whether the program itself closed it: "recorded", "read" off the
+            code that had run, or "none", nothing that has run or could run did; else "unknown".
+        closed_at: where the program itself closed it; None if it did not, or that is not known.
         loop_traced: whether a loop's own runner stands in the traceback.
         handled: whether an exception of this failure reached the program.
         pid: this process.
@@ -539,6 +547,7 @@ class Evidence:
     phase: Phase = "use"
     stage: Stage = "statement"
     collected: bool = False
+    leaving: bool = False
     other: Operation | None = None
     first_failure: FirstFailure | None = None
     engine: EngineInfo | None = None
@@ -549,6 +558,7 @@ class Evidence:
     cancelled: bool = False
     cancellation: Place | None = None
     closed: bool = False
+    closing: Ending = "unknown"
     closed_at: Place | None = None
     loop_traced: bool = False
     handled: bool = True
@@ -577,7 +587,12 @@ class Evidence:
     def closed_at_work(self) -> bool:
         """Whether the program closed it in the middle of an operation."""
         cut = any(each.kind == "disconnected" and each.sent for each in self.symptoms)
-        return cut and self.closed_at is not None
+        return (cut or self.has("cut-off")) and self.closed_by_program
+
+    @property
+    def closed_by_program(self) -> bool:
+        """Whether the program itself closed it, as far as that is known."""
+        return self.closing in ("recorded", "read")
 
     @property
     def left_unusable(self) -> bool:
@@ -618,7 +633,7 @@ class Evidence:
             "no-engine": self.engine is None,
             "owner-running": owner is not None and owner.state == "running",
             "collected": self.collected,
-            "closed": self.closed_at is not None or (pool and self.has("released")),
+            "closed": self.closed_by_program or (pool and self.has("released")),
             "client": self.subject is not None and self.subject.kind == "client",
             "starved": self.hang is not None and not self.hang.blocking,
         }

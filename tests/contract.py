@@ -77,6 +77,7 @@ CONDITIONS = {
     "owner-running",
     "closed",
     "collected",
+    "ended",
     "client",
     "pre-ping",
     "null-pool",

@@ -48,6 +48,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "subjects": frozenset({"model", "registry", "_frames", "exceptions", "holders", "incidents"}),
     "roles": frozenset({"model", "registry", "_frames"}),
     "stages": frozenset({"model", "_frames"}),
+    "closings": frozenset({"model", "_frames", "exceptions"}),
     "evidence": frozenset(
         {
             "model",
@@ -55,6 +56,7 @@ ALLOWED: dict[str, frozenset[str]] = {
             "_frames",
             "_variables",
             "_wording",
+            "closings",
             "holders",
             "incidents",
             "siblings",

@@ -130,17 +130,22 @@ TABLE: dict[str, tuple[Evidence, str | None, str]] = {
     "a loop in a loop": (Evidence(symptoms=said("nested-run")), "LS402", "likely"),
     "hung up": (shared("disconnected", closed=True), "LS501", "proven"),
     "closed by the program": (
-        shared("disconnected", closed=True, closed_at=HERE),
+        shared("disconnected", closed=True, closing="recorded", closed_at=HERE),
         "LS204",
         "proven",
     ),
     "closed by the program, at work": (
-        shared("disconnected", closed_at=HERE, symptoms=said("disconnected", sent=True)),
+        shared(
+            "disconnected",
+            closing="recorded",
+            closed_at=HERE,
+            symptoms=said("disconnected", sent=True),
+        ),
         "LS202",
         "proven",
     ),
     "closed by the program on another loop": (
-        crossed("disconnected", closed=True, closed_at=HERE),
+        crossed("disconnected", closed=True, closing="recorded", closed_at=HERE),
         "LS204",
         "proven",
     ),

@@ -511,7 +511,7 @@ print("done")
 
 
 COLLECTED = """
-import asyncio, gc, os, threading
+import asyncio, contextlib, gc, os, threading
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 import loopsentry
@@ -519,8 +519,10 @@ import loopsentry
 forgotten = create_async_engine(os.environ["DATABASE_URL"])
 innocent = create_async_engine(os.environ["DATABASE_URL"])
 
-@event.listens_for(innocent.sync_engine, "do_connect")
-def collect_soon(*_): gc.enable(); gc.set_threshold(1)
+# Called by the library's own frames, as a collection of Python's is.
+collecting = contextlib.ExitStack()
+collecting.callback(gc.collect)
+event.listen(innocent.sync_engine, "connect", collecting.__exit__)
 
 async def forget():
     session = AsyncSession(forgotten)

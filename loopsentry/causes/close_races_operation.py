@@ -28,12 +28,16 @@ def match(evidence: Evidence) -> Verdict | None:
         return None
     if evidence.has("provisioning"):
         return None
-    cut = evidence.closed_at if evidence.closed_at_work else None
-    tidying = evidence.phase == "cleanup" and (evidence.has("illegal-state") or _busy(evidence))
-    if cut is None and not tidying:
+    if evidence.has("cut-off") and evidence.first_failure is not None:
+        return None  # the statement that was cut off, after the close itself was told of
+    cut = evidence.closed_at_work
+    ending = evidence.phase == "cleanup" or evidence.leaving
+    if not cut and not (ending and (evidence.has("illegal-state") or _busy(evidence))):
         return None
-    known = cut or evidence.other is not None or evidence.has("illegal-state")
-    where = (f"closed at {cut.short}",) if cut is not None else ()
+    under_way = evidence.same_loop is True and any(each.under_way for each in evidence.symptoms)
+    known = under_way or evidence.other is not None or evidence.has("illegal-state")
+    known = evidence.closing == "recorded" if cut else known
+    where = (f"closed at {evidence.closed_at.short}",) if cut and evidence.closed_at else ()
     return Verdict(
         certainty="proven" if known else "likely",
         explains=frozenset({"closing", "other-task", *(s.kind for s in evidence.symptoms)}),
@@ -49,4 +53,6 @@ def match(evidence: Evidence) -> Verdict | None:
 
 
 def _busy(evidence: Evidence) -> bool:
-    return evidence.has("busy") and evidence.other is not None
+    left_behind = evidence.cancelled or evidence.first_failure is not None
+    beside = evidence.other is not None or (evidence.same_loop is True and not left_behind)
+    return evidence.has("busy") and beside

@@ -24,13 +24,17 @@ def match(evidence: Evidence) -> Verdict | None:
         return None
     if not evidence.handled:
         return None  # the pool noticed and replaced it
-    if evidence.closed_at is not None:
-        return None  # the program closed it itself
+    first = evidence.first_failure
+    if evidence.closed_by_program or (first is not None and first.code != CODE):
+        return None
     birth = evidence.subject.birth if evidence.subject else None
     by_server = any(symptom.by_server for symptom in evidence.symptoms)
-    if not by_server and (birth is None or not birth.recorded):
+    known = by_server or (birth is not None and birth.recorded)
+    if not known and evidence.closing != "none":
         return None  # outside a pool the program may have closed it itself
-    proven = evidence.same_loop is True and evidence.closed and evidence.subject is not None
+    proven = (
+        known and evidence.same_loop is True and evidence.closed and evidence.subject is not None
+    )
     return Verdict(
         certainty="proven" if proven else "likely",
         explains=frozenset({"disconnected"}),

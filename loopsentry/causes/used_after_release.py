@@ -20,7 +20,7 @@ CAUSE = "used-after-release"
 def match(evidence: Evidence) -> Verdict | None:
     """Match a driver's or a library's own word that the object had been returned."""
     closed_here = evidence.has("disconnected")
-    said = evidence.closed_at is not None if closed_here else evidence.has("released")
+    said = evidence.closed_by_program if closed_here else evidence.has("released")
     if not said or evidence.forked or evidence.closed_at_work:
         return None
     if evidence.has("foreign-loop", "loop-closed", "busy"):
@@ -29,10 +29,12 @@ def match(evidence: Evidence) -> Verdict | None:
     kind = evidence.subject.kind if evidence.subject else "connection"
     closed = closed_here or kind == "pool"
     where = f"closed at {evidence.closed_at.short}; " if evidence.closed_at else ""
+    known = evidence.subject is not None and evidence.closing != "read"
+    headline = f"{kind} used after the program had closed it" if closed else ""
     return Verdict(
-        certainty="proven" if evidence.subject is not None else "likely",
+        certainty="proven" if known else "likely",
         explains=frozenset({"released", *(("disconnected",) if closed_here else ())}),
-        headline=f"{kind} used after the program had closed it" if closed else "",
+        headline=evidence.face.headline if evidence.face is not None else headline,
         one_loop=one_loop,
         data="not-sent",
         notes=(f"{where}nothing was sent", *(("not a loop mismatch",) if one_loop else ())),

@@ -10,6 +10,7 @@ RANK = 10
 _RUNNERS = (
     ("uvloop", "run", "uvloop.run"),
     ("asyncio.runners", "run", "asyncio.run"),
+    ("asyncio.runners", "__enter__", "asyncio.run"),  # of a Runner, which makes its loop then
     ("asyncio.base_events", "run_until_complete", "run_until_complete"),
     ("asyncio.base_events", "run_forever", "run_forever"),
 )

@@ -12,6 +12,7 @@ from loopsentry._frames import (
     Site,
     describe_all,
     first_argument,
+    is_inside_block,
     module_of,
     raised_outside,
     running_loop,
@@ -33,19 +34,24 @@ from ._births import birth_here, when_there
 PACKAGES = ("asyncpg",)
 OPERATIONS = ("asyncpg.connection", "asyncpg.pool", "asyncpg.transaction", "asyncpg.cursor")
 
+_RELEASED = "connection has been released back to the pool"
+_NO_TRANSACTION = "cursor cannot be created outside of a transaction"
+
 # asyncpg/protocol/protocol.pyx (_check_state) refuses before a byte is sent; transaction.py and
 # connection.py likewise.
 _TEXTS: tuple[tuple[str, SymptomKind, bool | None], ...] = (
     ("cannot perform operation: another operation is in progress", "busy", False),
     ("cannot use Connection.transaction() in a manually started", "stale-transaction", False),
-    ("connection has been released back to the pool", "released", False),
+    (_RELEASED, "released", False),
     ("pool is closed", "released", False),
     ("pool is closing", "released", False),
     ("connection was closed in the middle of operation", "disconnected", True),
     ("underlying connection is closed", "disconnected", False),
     ("connection is closed", "disconnected", False),
+    (_NO_TRANSACTION, "released", False),
     ("; another operation (", "busy", None),
     ("terminating connection due to", "disconnected", None),
+    ("canceling statement due to user request", "cut-off", True),
     ("connection_lost() called", "disconnected", None),
 )
 
@@ -62,18 +68,19 @@ def read(exc: BaseException, text: str) -> Symptom | None:
     if not name.startswith(_TYPES):
         return None
     for part, kind, sent in _TEXTS:
-        if part in text:
+        if part in text and (part != _NO_TRANSACTION or _outlived_transaction(exc)):
             quoted = raised_outside(exc, _OWN)
+            lost = part == _RELEASED and _is_still_inside(exc)
             under_way = kind == "busy" and _refused_by_section(exc)
             return Symptom(
-                kind=kind,
+                kind="disconnected" if lost else kind,
                 library="asyncpg",
                 type=name,
                 text=part if quoted else text,
                 quoted=quoted,
                 sent=sent,
                 under_way=under_way,
-                by_server=_SERVER_WORD in text,
+                by_server=lost or _SERVER_WORD in text,
             )
     return None
 
@@ -88,6 +95,27 @@ def _waited_for_pool(exc: BaseException) -> Symptom | None:
                 text = "no connection of the pool came free in time"
                 return Symptom(kind="exhausted", library="asyncpg", type=name, text=text)
     return None
+
+
+def _is_still_inside(exc: BaseException) -> bool:
+    """Whether it failed inside the block that took the connection out of its pool.
+
+    A connection that is lost goes back to its pool at once, and says so in the words of one that
+    was released (asyncpg/pool.py: PoolConnectionHolder._release_on_close).
+    """
+    sites = walk_traceback(traceback_of(exc))
+    proxies = (first_argument(site.frame) for site in sites)
+    lost = [each for each in proxies if type_name_of(each) == "asyncpg.pool.PoolConnectionProxy"]
+    return any(is_inside_block(site, each) for each in lost[:1] for site in sites)
+
+
+def _outlived_transaction(exc: BaseException) -> bool:
+    """Whether a cursor that exists was used after its transaction (asyncpg/cursor.py: Cursor)."""
+    callers = [site.code.co_name for site in walk_traceback(traceback_of(exc))]
+    return bool(_CURSOR_CALLS.intersection(callers[:2]))
+
+
+_CURSOR_CALLS = frozenset({"fetch", "fetchrow", "forward"})
 
 
 def _refused_by_section(exc: BaseException) -> bool:
@@ -120,6 +148,7 @@ def sight(target: Any) -> Sighting | None:
             target=target,
             loop=getattr(target, "_loop", None),
             closed=target.is_closed(),
+            aborted=getattr(target, "_aborted", False) is True,
         )
     if is_pool(target):
         return Sighting(

@@ -62,6 +62,7 @@ OPERATIONS = ("sqlalchemy.ext.asyncio",)
 
 engine_of = engines.engine_of
 
+_BLOCK = "closed transaction inside context manager"
 _SYMPTOMS: tuple[tuple[type[Exception], str, SymptomKind], ...] = (
     (sa_exc.MissingGreenlet, "", "missing-greenlet"),
     (sa_exc.IllegalStateChangeError, "", "illegal-state"),
@@ -70,6 +71,9 @@ _SYMPTOMS: tuple[tuple[type[Exception], str, SymptomKind], ...] = (
     (sa_exc.InvalidRequestError, "concurrent operations are not permitted", "provisioning"),
     (sa_exc.TimeoutError, "QueuePool limit of size", "exhausted"),
     (sa_exc.ResourceClosedError, "This Connection is closed", "released"),
+    (sa_exc.ResourceClosedError, "This transaction is closed", "released"),
+    (sa_exc.InvalidRequestError, _BLOCK, "released"),
+    (sa_exc.InvalidRequestError, "This Session has been permanently closed", "released"),
 )
 
 
@@ -129,6 +133,8 @@ def face_of(symptom: Symptom, sites: list[Site]) -> Face | None:
         )
         headline = "event loop started inside a hook of SQLAlchemy, which runs on one"
         return Face(name="hook", headline=headline) if hooked else None
+    if _BLOCK in symptom.text:
+        return Face(name="ended", headline="transaction ended by hand inside its block, then used")
     if symptom.kind != "missing-greenlet":
         return None
     # The outermost: to load a relation its object's key may have to be loaded first.
