@@ -511,7 +511,8 @@ print("done")
 
 
 COLLECTED = """
-import asyncio, contextlib, gc, os, threading
+import asyncio, gc, os, threading
+from unittest import mock
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 import loopsentry
@@ -520,9 +521,8 @@ forgotten = create_async_engine(os.environ["DATABASE_URL"])
 innocent = create_async_engine(os.environ["DATABASE_URL"])
 
 # Called by the library's own frames, as a collection of Python's is.
-collecting = contextlib.ExitStack()
-collecting.callback(gc.collect)
-event.listen(innocent.sync_engine, "connect", collecting.__exit__)
+collect = mock.Mock(side_effect=iter(gc.collect, None))
+event.listen(innocent.sync_engine, "checkout", collect)
 
 async def forget():
     session = AsyncSession(forgotten)
