@@ -115,7 +115,18 @@ async def answer(_scope: Message, _receive: Any, send: Any) -> None:
 
 def call(app: ASGIApp) -> Batch:
     """Call an ASGI application as a server does, without a server."""
-    scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": "/",
+        "query_string": b"",
+        "headers": [],
+        "server": ("127.0.0.1", 8000),
+        "client": ("127.0.0.1", 50_000),
+    }
 
     async def receive() -> Message:
         return {"type": "http.request", "body": b"", "more_body": False}

@@ -78,7 +78,7 @@ def measure_pair(url: str, rounds: int, options: list[str]) -> dict[str, Sample]
     """Time both sides of a new pair, round by round; who comes first changes each round."""
     with ExitStack() as stack:
         without = stack.enter_context(side(url, *options))
-        watched = stack.enter_context(side(url, *options, "--watched"))
+        watched = stack.enter_context(side(url, *options, "--tool=loopsentry"))
         return {name: _measure(name, without, watched, rounds) for name in SIZES}
 
 

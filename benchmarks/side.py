@@ -14,17 +14,10 @@ import sys
 from collections.abc import Mapping
 from time import perf_counter
 
-from sqlalchemy.ext.asyncio import create_async_engine
+import sqlalchemy.ext.asyncio
 
-from .measures import SIZES, ASGIApp, Batch, answer, batches
-
-
-def watch(app: ASGIApp) -> ASGIApp:
-    """Install loopsentry, and put its middleware in front of the application."""
-    import loopsentry
-
-    loopsentry.install()
-    return loopsentry.LoopSentryMiddleware(app)
+from .measures import SIZES, Batch, answer, batches
+from .tools import TOOLS
 
 
 def time_batch(runner: asyncio.Runner, batch: Batch, size: int) -> float:
@@ -56,7 +49,7 @@ def main() -> None:
     """Run one side."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", required=True)
-    parser.add_argument("--watched", action="store_true")
+    parser.add_argument("--tool", choices=TOOLS, default="nothing")
     parser.add_argument("--uvloop", action="store_true")
     options = parser.parse_args()
     factory = None
@@ -64,8 +57,9 @@ def main() -> None:
         import uvloop
 
         factory = uvloop.new_event_loop
-    app = watch(answer) if options.watched else answer
-    engine = create_async_engine(options.url)
+    app = TOOLS[options.tool](answer)  # before the engine: some wrap what makes engines
+    # Looked up now: OpenTelemetry replaces the function.
+    engine = sqlalchemy.ext.asyncio.create_async_engine(options.url)
     with asyncio.Runner(loop_factory=factory) as runner:
         serve(runner, batches(engine, app))
         runner.run(engine.dispose())

@@ -40,10 +40,8 @@ def find_variable(
 def _find(holds: Callable[[Any], bool], makers: frozenset[str]) -> Found | None:
     found: list[tuple[int, str, str | None]] = []
     deadline = thread_time() + SEARCH_SECONDS
-    for name, module in list(sys.modules.items()):
-        names = variables_of(module)
-        if not _is_own(names) and name != "__main__":
-            continue
+    for name in _own_modules():
+        names = variables_of(sys.modules.get(name))
         if thread_time() > deadline:
             break
         variable = _variable_in(names, holds)
@@ -52,6 +50,20 @@ def _find(holds: Callable[[Any], bool], makers: frozenset[str]) -> Found | None:
             found.append((2 * made_here + (name != "__main__"), variable, names.get("__file__")))
     found.sort(key=lambda each: -each[0])
     return found[0][1:] if found else None
+
+
+def _own_modules() -> tuple[str, ...]:
+    """The names of the user's own modules, found out anew when others have been imported."""
+    global _known  # noqa: PLW0603 - one list of the process
+    count = len(sys.modules)
+    if _known[0] != count:
+        modules = list(sys.modules.items())
+        own = (n for n, m in modules if n == "__main__" or _is_own(variables_of(m)))
+        _known = count, tuple(own)
+    return _known[1]
+
+
+_known: tuple[int, tuple[str, ...]] = (0, ())
 
 
 def _variable_in(names: dict[str, Any], holds: Callable[[Any], bool]) -> str | None:

@@ -141,6 +141,12 @@ def place_here(sites: list[Site]) -> Place | None:
     return place
 
 
+def place_in(sites: list[Site]) -> Place | None:
+    """The user's line that a stack itself shows above its loop; None if there is none."""
+    inner, _ = _frames.split_at_loop(sites)
+    return _frames.user_place(inner)
+
+
 def _is_main(task: asyncio.Task[Any]) -> bool:
     """Whether a task is what its loop was started for, so that the line that did so is its own.
 

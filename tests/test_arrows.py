@@ -49,6 +49,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "roles": frozenset({"model", "registry", "_frames"}),
     "stages": frozenset({"model", "_frames"}),
     "closings": frozenset({"model", "_frames", "exceptions"}),
+    "trails": frozenset({"model", "_frames", "holders"}),
     "evidence": frozenset(
         {
             "model",
@@ -92,6 +93,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "installation": ANY,
     "probes": frozenset(
         {
+            "trails",
             "model",
             "registry",
             "engines",

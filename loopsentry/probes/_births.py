@@ -9,14 +9,14 @@ from contextlib import ExitStack
 from types import ModuleType
 from typing import Any
 
-from loopsentry._frames import Site, describe_all, task_name, user_stack
-from loopsentry.holders import place_here
+from loopsentry._frames import describe_all, task_name
 from loopsentry.model import Birth, ObjectKind
 from loopsentry.registry import Registry, Undo
+from loopsentry.trails import Trail
 
 
 def birth_here(
-    registry: Registry, kind: ObjectKind, loop: Any, sites: list[Site], family: Any = None
+    registry: Registry, kind: ObjectKind, loop: Any, trail: Trail, family: Any = None
 ) -> Birth:
     """Make the birth of an object that the code on this stack makes right now.
 
@@ -24,18 +24,18 @@ def birth_here(
         registry: what is remembered.
         kind: what is born.
         loop: the loop that owns it, None if none does.
-        sites: the present stack, the innermost first.
+        trail: the present stack.
         family: the pool, engine or the like that it is born of.
     """
-    known = registry.meet(loop, lambda: describe_all(sites))
+    known = registry.meet(loop, lambda: describe_all(trail.sites))
     return registry.new_birth(
         kind,
         known.info.id if known else None,
-        place=place_here(sites),
+        place=trail.place,
         task=task_name(),
         thread=threading.current_thread().name,
         family=registry.family_of(family),
-        stack=user_stack(sites),
+        stack=trail.stack,
     )
 
 

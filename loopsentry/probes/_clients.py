@@ -7,11 +7,12 @@ from collections.abc import Callable
 from types import FrameType, ModuleType
 from typing import Any
 
-from loopsentry._frames import first_argument, raised_outside, running_loop, walk_live
+from loopsentry._frames import first_argument, raised_outside, running_loop
 from loopsentry._monitoring import on_return
 from loopsentry.exceptions import type_name_of
 from loopsentry.model import ObjectKind, Sighting, Symptom
 from loopsentry.registry import Registry, Undo
+from loopsentry.trails import Trail
 
 from ._births import birth_here, when_there
 
@@ -75,8 +76,7 @@ def hear_made(registry: Registry, module: str, name: str) -> Undo:
     """
 
     def is_made(frame: FrameType) -> None:
-        sites = list(walk_live(frame))
-        birth = birth_here(registry, "client", running_loop(), sites)
+        birth = birth_here(registry, "client", running_loop(), Trail(frame))
         registry.bear(first_argument(frame), birth)
 
     def listen(there: ModuleType) -> Undo:

@@ -12,7 +12,6 @@ from loopsentry._frames import (
     first_argument,
     raised_outside,
     variables_in,
-    walk_live,
 )
 from loopsentry._monitoring import on_start
 from loopsentry._sockets import layers_of
@@ -20,6 +19,7 @@ from loopsentry._wording import LONGEST
 from loopsentry.exceptions import type_name_of
 from loopsentry.model import ObjectKind, Reporter, Sighting, Symptom, SymptomKind
 from loopsentry.registry import Registry, Undo
+from loopsentry.trails import Trail
 
 from ._births import birth_here
 
@@ -150,7 +150,7 @@ def attach(_report: Reporter, registry: Registry) -> Undo:
         given = variables_in(frame)
         if given.get("server") is not None:
             return  # accepted by a server: of those there are many, and nobody keeps them
-        birth = birth_here(registry, "client", given.get("loop"), list(walk_live(frame)))
+        birth = birth_here(registry, "client", given.get("loop"), Trail(frame))
         registry.bear(first_argument(frame), birth)
 
     kind = getattr(asyncio.selector_events, "_SelectorSocketTransport", None)

@@ -9,7 +9,6 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from loopsentry._frames import (
-    Site,
     describe_all,
     first_argument,
     is_inside_block,
@@ -28,6 +27,7 @@ from loopsentry.holders import find_hands
 from loopsentry.mismatch import LoopMismatchError
 from loopsentry.model import Birth, Clue, Holder, Reporter, Sighting, Symptom, SymptomKind
 from loopsentry.registry import Registry, Undo
+from loopsentry.trails import Trail
 
 from ._births import birth_here, when_there
 
@@ -209,8 +209,8 @@ class _Heard:
     def connection_is_made(self, frame: FrameType) -> None:
         """Remember where a connection is opened; SQLAlchemy's pool may know more a moment later."""
         loop = variables_in(frame).get("loop")
-        sites = list(walk_live(frame))
-        birth = birth_here(self.registry, "connection", loop, sites, _queue_in(sites))
+        trail = Trail(frame)
+        birth = birth_here(self.registry, "connection", loop, trail, _queue_in(trail.frames))
         self.registry.bear(first_argument(frame), birth)
 
     def connection_is_ended(self, frame: FrameType) -> None:
@@ -223,8 +223,7 @@ class _Heard:
     def pool_is_ready(self, frame: FrameType) -> None:
         """Remember where a pool was opened, by its queue: a pool takes no weak reference."""
         pool = first_argument(frame)
-        sites = list(walk_live(frame))
-        self.pools[pool._queue] = birth_here(self.registry, "pool", pool._loop, sites)
+        self.pools[pool._queue] = birth_here(self.registry, "pool", pool._loop, Trail(frame))
 
     def find_pool(self, target: Any) -> Birth | None:
         """Where a pool was opened."""
@@ -280,9 +279,9 @@ def _connection_in(target: Any) -> list[int]:
     return [id(getattr(target, "_con", None))] if borrowed else []
 
 
-def _queue_in(sites: list[Site]) -> Any:
+def _queue_in(frames: list[FrameType]) -> Any:
     """The queue of the pool for which a connection is being opened, if it is for one."""
-    for site in sites:
-        if module_of(site.frame) == "asyncpg.pool":
-            return getattr(getattr(first_argument(site.frame), "_pool", None), "_queue", None)
+    for frame in frames:
+        if module_of(frame) == "asyncpg.pool":
+            return getattr(getattr(first_argument(frame), "_pool", None), "_queue", None)
     return None

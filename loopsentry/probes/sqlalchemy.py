@@ -41,7 +41,7 @@ from loopsentry._frames import (
 from loopsentry._safely import until_failure
 from loopsentry.exceptions import type_name_of
 from loopsentry.guard import Guard
-from loopsentry.holders import find_hands, place_here
+from loopsentry.holders import find_hands
 from loopsentry.model import (
     Birth,
     Clue,
@@ -54,6 +54,7 @@ from loopsentry.model import (
     SymptomKind,
 )
 from loopsentry.registry import LoopRecord, Opening, Registry, Undo
+from loopsentry.trails import Trail
 
 from ._births import birth_here
 
@@ -221,14 +222,15 @@ class _Listeners:
     def _do_connect(self, dialect: Any, _record: Any, _args: Any, _kwargs: Any) -> None:
         if not dialect.is_async:
             return
-        sites, loop = self._stack()
+        trail = Trail(sys._getframe(2))
+        loop = self.registry.meet(running_loop(), lambda: describe_all(trail.sites))
         opening = Opening(
-            place=place_here(sites),
+            place=trail.place,
             task=task_name(),
             loop=loop.info.id if loop else None,
             started=datetime.now(UTC),
         )
-        for target in _library_arguments(sites):
+        for target in trail.first_arguments(_AT_WORK):
             if isinstance(target, Engine):
                 self.registry.engines.add(target)
             elif isinstance(target, Session | AsyncSession):
@@ -239,15 +241,17 @@ class _Listeners:
         if driver_connection is connection:
             self.kept[record] = (_anywhere, None)
             return
-        sites = list(walk_live(sys._getframe(2)))
+        trail = Trail(sys._getframe(2))
         pool = pool_of(record)
         self.registry.meet_logger(getattr(getattr(pool, "logger", None), "name", None))
-        birth = birth_here(self.registry, "connection", running_loop(), sites, pool)
+        birth = birth_here(self.registry, "connection", running_loop(), trail, pool)
         self.kept[record] = (self._owner_reference(driver_connection), birth)
         self.registry.bear(driver_connection, birth)
-        if self.guard.mode_for(_innermost_engine(sites)) != "annotate":
+        at_work = list(trail.first_arguments(_AT_WORK))
+        engine = next((each for each in at_work if isinstance(each, Engine)), None)
+        if self.guard.mode_for(engine) != "annotate":
             self.arm(pool)
-        for target in _library_arguments(sites):
+        for target in at_work:
             opening = self.registry.openings.get(target) if isinstance(target, Session) else None
             if opening is not None:
                 opening.ended = datetime.now(UTC)
@@ -476,12 +480,15 @@ def pool_of(record: Any) -> Any:
     return getattr(record, "_ConnectionRecord__pool", None)
 
 
+_AT_WORK = (Session, AsyncSession, Engine)
+
+
 def _library_arguments(sites: list[Site]) -> Iterator[Any]:
     """The first arguments of library frames; the user's frames are left untouched."""
     for site in sites:
         if not is_user(site.frame):
             target = first_argument(site.frame)
-            if isinstance(target, Session | AsyncSession | Engine):
+            if isinstance(target, _AT_WORK):
                 yield target
 
 
