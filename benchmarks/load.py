@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -68,7 +68,9 @@ class Server:
     def load(self, seconds: int, script: Path) -> None:
         """Load it for a while, and count."""
         command = ["wrk", "-t1", "-c16", f"-d{seconds}s", "-s", str(script), self.address]
-        ended = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - wrk
+        ended = subprocess.run(  # noqa: S603 - wrk
+            [*_on(min), *command], capture_output=True, text=True, check=True
+        )
         asked = ASKED.search(ended.stdout)
         if asked is None:
             raise SystemExit(f"wrk said something else than expected:\n{ended.stdout}")
@@ -83,13 +85,21 @@ class Server:
             self.states.append(json.load(answer))
 
 
+def _on(choose: Callable[[set[int]], int]) -> list[str]:
+    """The words that keep a command on one processor, where the system has such."""
+    if shutil.which("taskset") is None or sys.platform != "linux":
+        return []
+    return ["taskset", "-c", str(choose(os.sched_getaffinity(0)))]
+
+
 @contextmanager
 def server(url: str, side: str) -> Iterator[Server]:
     """Serve on a free port, and end politely."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    command = [sys.executable, "-W", "ignore", "-m", "uvicorn", "benchmarks.service:app"]
+    command = [*_on(max), sys.executable, "-W", "ignore", "-m", "uvicorn"]
+    command.append("benchmarks.service:app")
     environment = os.environ | {"DATABASE_URL": url, "LOAD_SIDE": side}
     with subprocess.Popen(  # noqa: S603 - our own module
         [*command, f"--port={port}", "--no-access-log"],

@@ -22,7 +22,7 @@ WATCHED = os.environ.get("LOAD_SIDE") == "watched"
 if WATCHED:
     loopsentry.install(sinks=["prometheus"])
 
-engine = create_async_engine(os.environ["DATABASE_URL"])
+engine = create_async_engine(os.environ["DATABASE_URL"], pool_size=16)
 left_behind = create_async_engine(os.environ["DATABASE_URL"], pool_size=1, max_overflow=0)
 lock = asyncio.Lock()
 

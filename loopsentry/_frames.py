@@ -342,10 +342,21 @@ def _positions_at(site_: Site) -> tuple[int | None, int | None, int | None, int 
 
 def place_of_code(code: CodeType) -> Place:
     """The place where a function begins."""
-    filename = code.co_filename
-    if not filename.startswith("<"):
-        filename = absolute(filename)
-    return Place(filename, code.co_firstlineno, code.co_name)
+    code_then, place = _places.get(id(code), (None, None))
+    if place is None or code_then is not code:
+        filename = code.co_filename
+        if not filename.startswith("<"):
+            filename = absolute(filename)
+        place = Place(filename, code.co_firstlineno, code.co_name)
+        if len(_places) >= _PLACES_KEPT:
+            _places.clear()
+        _places[id(code)] = code, place
+    return place
+
+
+#: By identity: a code object's own hash is made of all that it contains, each time anew.
+_places: dict[int, tuple[CodeType, Place]] = {}
+_PLACES_KEPT = 2000
 
 
 def user_place(sites: Iterable[Site]) -> Place | None:
@@ -371,7 +382,7 @@ def describe(site_: Site) -> Frame:
     return Frame(
         module=module_of(site_.frame),
         function=site_.code.co_name,
-        place=place_of(site_ if user else site_._replace(at=-1)),
+        place=place_of(site_) if user else replace(place_of_code(site_.code), line=site_.line),
         user=user,
         coroutine=is_coroutine(site_.frame),
         target=None if user else first_argument(site_.frame),
