@@ -93,12 +93,12 @@ def plot(summary: dict[str, dict[str, Row]], file: Path, subtitle: str) -> None:
     figure, panels = plt.subplots(1, len(MEASURES), figsize=(10, 2.6), layout="constrained")
     for axes, name in zip(panels, MEASURES, strict=True):
         tools = [tool for tool in summary[name] if tool != "nothing"][::-1]
-        more = [summary[name][tool]["more"] for tool in tools]
+        more = [max(0.0, summary[name][tool]["more"]) for tool in tools]  # less is chance
         colours = ["#2f6fb3" if tool == "loopsentry" else "#9aa4ad" for tool in tools]
         bars = axes.barh(tools, more, color=colours)
         axes.bar_label(bars, [f"{each:.1f}" for each in more], padding=3, fontsize=8)
         axes.set_title(name, fontsize=9, loc="left")
-        axes.set_xlim(min(0, *more), max(more) * 1.3)
+        axes.set_xlim(0, max(more) * 1.3)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
         if name != MEASURES[0]:

@@ -240,7 +240,8 @@ class Collector:
         tidied = cut and read is None and recorded is not None and _is_within(recorded, found)
         if recorded is not None and not tidied:
             return "recorded", recorded
-        if read is not None or (cut and live and driven and driven[0].closed):
+        told = any(symptom.by_program for symptom in symptoms)
+        if read is not None or told or (cut and live and driven and driven[0].closed):
             return "read", read
         return (
             self._unrecorded(found, symptoms, driven[0]) if asked and not cut else "unknown"

@@ -202,6 +202,7 @@ class Symptom:
         text: the library's own words, fit to be repeated: without what they show of the program.
         quoted: True if the words were said by somebody else, in an exception of the program's own.
         sent: whether the operation's bytes may have left before the complaint, None if unknown.
+        by_program: True if the complaint can only be made of what the program closed itself.
         under_way: True if the complaint can only be made while another operation is under way.
         by_server: True if the complaint repeats the server's own word.
         about: what kind of object the complaint is about, where it can only be one.
@@ -214,6 +215,7 @@ class Symptom:
     text: str
     quoted: bool = False
     sent: bool | None = None
+    by_program: bool = False
     under_way: bool = False
     by_server: bool = False
     about: ObjectKind | None = None

@@ -9,7 +9,7 @@ from conftest import RunProgram
 
 BEGINNING = """
 import asyncio, json, os
-import asyncpg
+import aiosqlite, asyncpg, psycopg
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 import loopsentry
@@ -17,7 +17,7 @@ import loopsentry
 DSN = os.environ["SCENARIO_DSN"]
 engine = create_async_engine(os.environ["DATABASE_URL"])
 Session = async_sessionmaker(engine)
-Q = "select pg_sleep(0.2)"
+Q = "select pg_sleep(1)"
 
 async def start(work):
     task = asyncio.create_task(work)
@@ -72,6 +72,9 @@ CASES = {
     "LS204": {
         "closed": "c = await asyncpg.connect(DSN)\nawait c.close()\nawait c.fetch(Q)",
         "closed pool": "c = await asyncpg.create_pool(DSN)\nawait c.close()\nawait c.fetch(Q)",
+        "aiosqlite": (
+            "async with aiosqlite.connect(':memory:') as c: pass\nawait c.execute('select 1')"
+        ),
         "attribute": (
             "class Store:\n"
             "    async def open(self): self.c = await asyncpg.connect(DSN)\n"

@@ -13,11 +13,15 @@ PACKAGES = ("psycopg", "psycopg_pool")
 OPERATIONS = ("psycopg.connection_async", "psycopg.cursor_async", "psycopg_pool.pool_async")
 
 # psycopg/_connection_base.py, generators.py, waiting.py; libpq's and the server's own words.
+# psycopg/waiting.py: the socket of a connection that waits is only closed from this side.
+_SOCKET_CLOSED = "connection socket closed"
+
 _TEXTS: tuple[tuple[str, SymptomKind], ...] = (
     ("terminating connection due to", "disconnected"),
     ("server closed the connection unexpectedly", "disconnected"),
     ("the connection is lost", "disconnected"),
     ("the connection is closed", "disconnected"),
+    (_SOCKET_CLOSED, "cut-off"),
     ("the cursor is closed", "released"),
     ("is already closed", "released"),  # psycopg_pool/base.py: PoolClosed
 )
@@ -41,6 +45,7 @@ def read(exc: BaseException, text: str) -> Symptom | None:
                 type=name,
                 text=part if quoted else text,
                 quoted=quoted,
+                by_program=part == _SOCKET_CLOSED,
                 by_server=any(words in text for words in _SERVER_WORDS),
             )
     return None
