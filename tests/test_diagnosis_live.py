@@ -544,14 +544,12 @@ loop.call_soon_threadsafe(loop.stop)
 """
 
 
-@pytest.mark.skipif(
-    metadata.version("asyncpg").startswith("0.31."),
-    reason="asyncpg 0.31 fails with a TypeError of its own where it is closed from another loop",
-)
 def test_what_is_at_work_while_garbage_is_collected_is_not_blamed(run_program: RunProgram) -> None:
     """A connection collected in the middle of other work names its own engine, and no line."""
     ended = run_program(COLLECTED)
     assert ended.stdout == "1\n"
+    if "attached to a different loop" not in ended.stderr:
+        pytest.skip("this asyncpg, on this Python, does not complain of loops when it is closed")
     record = only(ended, "LS103")
     assert record["severity"] == "warning"
     assert record["engine"]["variable"] == "forgotten"
