@@ -52,6 +52,10 @@ CASES = {
             "p = await asyncpg.create_pool(DSN, min_size=1)\n"
             "async with p.acquire() as c: t = await start(c.fetch(Q))\nawait t"
         ),
+        "psycopg": (
+            "c = await psycopg.AsyncConnection.connect(DSN); t = await start(c.execute(Q))\n"
+            "await c.close()\nawait t"
+        ),
         "session": ("s = Session(); t = await start(s.execute(text(Q)))\nawait s.close()\nawait t"),
         "session's block": (
             "async with Session() as s: t = await start(s.execute(text(Q)))\nawait t"

@@ -39,13 +39,14 @@ def read(exc: BaseException, text: str) -> Symptom | None:
     for part, kind in _TEXTS:
         if part in text:
             quoted = raised_outside(exc, _OWN)
+            at_work = part == _SOCKET_CLOSED
             return Symptom(
-                kind="released" if _was_closed_here(exc) else kind,
+                kind="released" if not at_work and _was_closed_here(exc) else kind,
                 library="psycopg",
                 type=name,
                 text=part if quoted else text,
                 quoted=quoted,
-                by_program=part == _SOCKET_CLOSED,
+                by_program=at_work,
                 by_server=any(words in text for words in _SERVER_WORDS),
             )
     return None
