@@ -151,7 +151,9 @@ class Collector:
         index = happened.index
         current = self._meet(happened.loop, found, index)
         recognised = self.recognise(_frames.describe_all(found.sites))
-        operation = self._operation(found.sites) if collected is None else COLLECT
+        operation, leaving = self._operation(found.sites)
+        if collected is not None:
+            operation = COLLECT
         cancellation = self.registry.cancellation_of(s.target for s in found.sightings)
         engine = self._engine(clue, found)
         if _is_ordinary(engine, self._meet(surfaced.loop, found, surfaced.index), symptoms):
@@ -201,7 +203,7 @@ class Collector:
             closed=any(s.closed for s in found.sightings),
             closing=closing,
             closed_at=closed_at,
-            leaving=operation == "commit" and _is_leaving(found.sites),
+            leaving=operation == "commit" and leaving,
             loop_traced=index is not None,
             handled=clue.reaches_program and not clue.ignored,
             original=_original(incident.complaint.symptom),
@@ -459,28 +461,30 @@ class Collector:
 
     # who else ------------------------------------------------------------------------------
 
-    def _operation(self, sites: list[Site]) -> str | None:
-        """The library's method that the user's innermost frame called."""
+    def _operation(self, sites: list[Site]) -> tuple[str | None, bool]:
+        """The library's method that the user's innermost frame called; whether it left a block."""
         called: str | None = None
         committed = False
         beginning = False  # of a transaction: a driver's own is a block too
+        leaving = False
         for site in sites:
             if _frames.is_user(site.frame):
                 break
             module = _frames.module_of(site.frame)
             committed = committed or site.code.co_name in _COMMITS
             name = site.code.co_name
+            leaving = leaving or name == "__aexit__"
             inner = "<locals>" in site.code.co_qualname
             public = name in _SCOPES or not (inner or name.startswith("_"))
             if module.startswith(self.operations) and public:
                 called = name
                 beginning = module.endswith(".transaction")
         # sqlalchemy/ext/asyncio/engine.py: begin() is a generator, which is at work all the while.
-        if called == "__aexit__" or (called == "begin" and _is_leaving(sites)):
-            return "commit" if committed else "close"
-        if called in ("__aenter__", "start"):
-            return "begin" if beginning else "connect"
-        return called
+        if called == "__aexit__" or (called == "begin" and leaving):
+            called = "commit" if committed else "close"
+        elif called in ("__aenter__", "start"):
+            called = "begin" if beginning else "connect"
+        return called, leaving
 
     def _other_operation(self, found: Found, symptoms: tuple[Symptom, ...]) -> Operation | None:
         """Who else works with the subject: another task of this loop, or a recorded opening."""
@@ -540,12 +544,6 @@ def _is_within(place: Place, found: Found) -> bool:
     """Whether a place stands in one of the program's functions that a traceback leads through."""
     own = (_frames.place_of(site) for site in found.traced if _frames.is_user(site.frame))
     return any((each.file, each.function) == (place.file, place.function) for each in own)
-
-
-def _is_leaving(sites: list[Site]) -> bool:
-    """Whether a library's block was being left when it failed."""
-    end = next((i for i, s in enumerate(sites) if _frames.is_user(s.frame)), len(sites))
-    return any(site.code.co_name == "__aexit__" for site in sites[:end])
 
 
 def _is_ordinary(

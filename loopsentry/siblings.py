@@ -44,8 +44,10 @@ def find_sibling(sites: list[Site]) -> Operation | None:
     kept = {code for site in own for code in _kept_tasks(site.frame)} - running
     if len(kept) == 1:
         return _operation(kept.pop(), "probably; a task kept in an object")
-    if own and _awaits_group(names_at(own[0])):
-        return _operation(own[0].code, "probably; started beside it")
+    if not own:
+        return None
+    if _awaits_group(names_at(own[0])):
+        return _operation(own[0].code, _BESIDE)
     for index, starter in enumerate(own[1:], 1):
         if not _starts_tasks(names_in(starter.code)):
             continue
@@ -55,9 +57,12 @@ def find_sibling(sites: list[Site]) -> Operation | None:
             beside = _started_beside(inside, maker)
             others = beside - inside
             if len(others) == 1 or (beside and not others):
-                return _operation((others or beside).pop(), "probably; started beside it")
-    code = _held_beside(own[0], sites[: sites.index(own[0])]) if own else None
-    return _operation(code, "probably; started beside it") if code is not None else None
+                return _operation((others or beside).pop(), _BESIDE)
+    code = _held_beside(own[0], sites[: sites.index(own[0])])
+    return _operation(code, _BESIDE) if code is not None else None
+
+
+_BESIDE = "probably; started beside it"
 
 
 def _awaits_group(names: Names) -> bool:
@@ -65,7 +70,7 @@ def _awaits_group(names: Names) -> bool:
 
     Where a traceback leads from there into a library, that ran the library's coroutine by itself.
     """
-    return not _GROUPS.isdisjoint(names.variables | names.attributes)
+    return _reads(names, _GROUPS)
 
 
 def _held_beside(maker: Site, library: list[Site]) -> CodeType | None:
@@ -79,14 +84,14 @@ def _held_beside(maker: Site, library: list[Site]) -> CodeType | None:
     method = called[-1].code.co_name if called else ""
     values = _frames.variables_in(maker.frame).values()
     held = (each for value in values for each in (value if is_a(value, list, tuple) else (value,)))
-    tasks = [each.get_coro() for each in held if is_a(each, asyncio.Task)]
-    codes = {each.cr_code for each in tasks if is_a(each, CoroutineType)}
-    own = {code for code in codes if _frames.is_user_file(code.co_filename)}
-    others = {code for code in own if method in names_in(code).attributes}
+    tasks = [each for each in held if is_a(each, asyncio.Task)]
+    others = {code for code in _codes_of(tasks) if method in names_in(code).attributes}
     if len(others) == 1:
         return others.pop()
     names = names_in(maker.code)
-    beside = _awaits_group(names) or any(code.co_name == method for code in codes)
+    made = (task.get_coro() for task in tasks)
+    repeated = any(is_a(each, CoroutineType) and each.cr_code.co_name == method for each in made)
+    beside = repeated or _awaits_group(names)
     return maker.code if beside and method in names.attributes else None
 
 
@@ -148,7 +153,11 @@ def _started_beside(inside: set[CodeType], maker: Site) -> set[CodeType]:
 
 
 def _starts_tasks(names: Names) -> bool:
-    return not _STARTERS.isdisjoint(names.variables | names.attributes)
+    return _reads(names, _STARTERS)
+
+
+def _reads(names: Names, wanted: frozenset[str]) -> bool:
+    return not wanted.isdisjoint(names.variables | names.attributes)
 
 
 def _meant(names: Names, frame: FrameType, variables: Mapping[str, Any]) -> Iterator[Any]:
