@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -169,6 +169,7 @@ class Collector:
         cut = busy and other is None and same is not False and holds_cancelled(found.traced)
         if busy and same and not (other or cut or cancellation or failure):
             other = find_sibling(found.traced)
+        forked = birth is not None and birth.pid != os.getpid()
         closing, closed_at = self._closing(found, symptoms, units, live=clue.live)
         evidence = Evidence(
             symptoms=symptoms,
@@ -178,13 +179,12 @@ class Collector:
             same_loop=same,
             owner_alive=alive,
             nowhere=_thread_of(found, clue) if happened.known and current is None else None,
-            used_at=self._place(found, collected),
-            stack=_frames.user_stack(found.sites) if collected is None else (),
-            task=_frames.task_name() if collected is None else None,
+            used_at=self._place(found),
+            stack=_frames.user_stack(found.sites),
+            task=_frames.task_name(),
             operation=operation,
             phase=phase_of(operation, found.library, clue),
             stage=stage_of(found.library, operation),
-            collected=collected is not None,
             other=other,
             first_failure=failure,
             engine=engine,
@@ -193,11 +193,10 @@ class Collector:
                 recognised,
                 current,
                 owner,
-                forked=birth is not None and birth.pid != os.getpid(),
-                collected=collected is not None,
+                forked=forked,
             ),
             followed=followed_by(recognised, current),
-            framework=clue.framework or self._surroundings(collected),
+            framework=clue.framework or self.registry.surroundings(),
             cancelled=cut or cancellation is not None or says(symptoms, "cancelled"),
             cancellation=cancellation.place if cancellation else None,
             closed=any(s.closed for s in found.sightings),
@@ -209,6 +208,17 @@ class Collector:
             original=_original(incident.complaint.symptom),
             holders=self._holders(sighting, symptoms),
         )
+        if collected is not None:
+            # Nothing used it: what was at work then has no part in it.
+            evidence = replace(
+                evidence,
+                collected=True,
+                used_at=dropped_at(found.sites, collected),
+                stack=(),
+                task=None,
+                framework=clue.framework,
+                contexts=contexts_of([], owner, current, forked=forked),
+            )
         return Case(evidence, incident.complaint, units)
 
     def collect_hang(self, loop: Any, hang: Hang, sites: list[Site]) -> Evidence:
@@ -384,18 +394,12 @@ class Collector:
         sites = _frames.thread_of(loop) if index is None else _frames.around(found.sites, index)
         return self.registry.meet(loop, lambda: _frames.describe_all(sites))
 
-    def _surroundings(self, collected: int | None) -> Mapping[str, str] | None:
-        """What of a framework is running, unless it merely was when garbage was collected."""
-        return self.registry.surroundings() if collected is None else None
-
-    def _place(self, found: Found, collected: int | None) -> Place | None:
+    def _place(self, found: Found) -> Place | None:
         """The user's line that did it: on the loop, if there is one, not where that was started.
 
         A task of a library's coroutine, given to `gather()` or shielded by `AsyncSession.__aexit__`
         (sqlalchemy/ext/asyncio/session.py), has no such line; the task that waits for it has.
         """
-        if collected is not None:
-            return dropped_at(found.sites, collected)
         inner, _ = _frames.split_at_loop(found.traced or found.sites)
         return _frames.user_place(inner or found.sites) or place_here(found.sites)
 

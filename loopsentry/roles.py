@@ -16,15 +16,9 @@ def contexts_of(
     owner: LoopRecord | None,
     *,
     forked: bool,
-    collected: bool = False,
 ) -> tuple[str, ...]:
-    """The contexts of the loop that uses, of the stack and of the loop that owns.
-
-    What the garbage collector gave back is the owner's: nothing used it.
-    """
+    """The contexts of the loop that uses, of the stack and of the loop that owns."""
     known = ["fork"] if forked else []
-    if collected:
-        recognised, current, owner = [], owner, current
     known += current.info.contexts if current else ()
     known += [recognition.context for recognition in recognised]
     known += owner.info.contexts if owner else ()
