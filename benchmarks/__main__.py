@@ -69,6 +69,26 @@ def pin() -> None:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
+def write_record(name: str, now: datetime, **told: Any) -> Path:
+    """Write what was measured into a JSON file among the results; give its path."""
+    RESULTS.mkdir(exist_ok=True)
+    file = RESULTS / f"{name}.json"
+    record = {"date": now.isoformat(timespec="seconds"), **told}
+    file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return file
+
+
+def start_plot() -> Any:
+    """Matplotlib's pyplot, for an SVG file that is the same for the same figures."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams.update({"svg.hashsalt": "loopsentry", "svg.fonttype": "none"})
+    from matplotlib import pyplot as plt
+
+    return plt
+
+
 def versions(options: argparse.Namespace) -> dict[str, str]:
     """What was measured, on what."""
     return {
@@ -153,18 +173,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(table(measured))
     print()
     print(diagnosis_table(diagnoses))
-    RESULTS.mkdir(exist_ok=True)
-    file = RESULTS / f"{options.name or now.strftime('%Y%m%dT%H%M%S')}.json"
-    record = {
-        "date": now.isoformat(timespec="seconds"),
-        "pairs": options.pairs,
-        "rounds": options.rounds,
-        "versions": known,
-        "measured": measured,
-        "diagnoses": diagnoses,
-        "samples": [{name: asdict(sample) for name, sample in pair.items()} for pair in pairs],
-    }
-    file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    file = write_record(
+        options.name or f"{now:%Y%m%dT%H%M%S}",
+        now,
+        pairs=options.pairs,
+        rounds=options.rounds,
+        versions=known,
+        measured=measured,
+        diagnoses=diagnoses,
+        samples=[{name: asdict(sample) for name, sample in pair.items()} for pair in pairs],
+    )
     print(f"\nwritten to {os.path.relpath(file)}")
 
 

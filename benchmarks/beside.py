@@ -8,7 +8,6 @@ does meets all. The table shows medians, and what each tool adds to a process wi
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -19,7 +18,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from . import database
-from .__main__ import RESULTS, pin
+from .__main__ import pin, start_plot, write_record
 from .pairs import Side, side
 from .tools import TOOLS
 
@@ -84,12 +83,7 @@ def table(summary: dict[str, dict[str, Row]]) -> str:
 
 def plot(summary: dict[str, dict[str, Row]], file: Path, subtitle: str) -> None:
     """Draw what each tool adds as bars, into an SVG file."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    mpl.rcParams.update({"svg.hashsalt": "loopsentry", "svg.fonttype": "none"})
-    from matplotlib import pyplot as plt
-
+    plt = start_plot()
     figure, panels = plt.subplots(1, len(MEASURES), figsize=(10, 2.6), layout="constrained")
     for axes, name in zip(panels, MEASURES, strict=True):
         tools = [tool for tool in summary[name] if tool != "nothing"][::-1]
@@ -134,9 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(", ".join(f"{name} {value}" for name, value in known.items()))
     print()
     print(table(summary))
-    RESULTS.mkdir(exist_ok=True)
-    record = {"date": now.isoformat(timespec="seconds"), "versions": known, "measured": summary}
-    (RESULTS / "beside.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+    write_record("beside", now, versions=known, measured=summary)
     if options.plot:
         plot(summary, options.plot, f"{now:%Y-%m-%d}, python {known['python']}")
 

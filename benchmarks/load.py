@@ -14,7 +14,6 @@ import platform
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -29,7 +28,7 @@ from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from .database import running
+from .database import free_port, running
 from .pairs import ROOT
 
 #: What is promised: good requests in relation to a server without.
@@ -45,7 +44,7 @@ request = function()
    return wrk.format("GET", path)
 end
 """
-ASKED = re.compile(r"(\d+) requests in ([\d.]+)(m?s)")
+ASKED = re.compile(r"(\d+) requests in ")
 FAILED = re.compile(r"Non-2xx or 3xx responses: (\d+)")
 
 
@@ -95,9 +94,7 @@ def _on(choose: Callable[[set[int]], int]) -> list[str]:
 @contextmanager
 def server(url: str, side: str) -> Iterator[Server]:
     """Serve on a free port, and end politely."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     command = [*_on(max), sys.executable, "-W", "ignore", "-m", "uvicorn"]
     command.append("benchmarks.service:app")
     environment = os.environ | {"DATABASE_URL": url, "LOAD_SIDE": side}

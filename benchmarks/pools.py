@@ -36,7 +36,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 import loopsentry
 
 from . import database
-from .__main__ import RESULTS, pin, versions
+from .__main__ import pin, start_plot, versions, write_record
 
 ROOT = Path(__file__).parent.parent
 Once = Callable[[], Awaitable[object]]
@@ -213,12 +213,7 @@ def table(summary: dict[str, dict[str, Any]]) -> str:
 
 def plot(summary: dict[str, dict[str, Any]], file: Path, subtitle: str) -> None:
     """Draw the times as bars, into an SVG file."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    mpl.rcParams.update({"svg.hashsalt": "loopsentry", "svg.fonttype": "none"})
-    from matplotlib import pyplot as plt
-
+    plt = start_plot()
     names = [name for name in WAYS if name in summary]
     times = [summary[name]["us"] for name in names]
     colours = ["#2f6fb3" if name in ("LoopLocalPool", FRESH) else "#9aa4ad" for name in names]
@@ -278,9 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(", ".join(f"{name} {value}" for name, value in known.items()))
     print()
     print(table(summary))
-    RESULTS.mkdir(exist_ok=True)
-    record = {"date": now.isoformat(timespec="seconds"), "versions": known, "measured": summary}
-    (RESULTS / f"{options.name}.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+    write_record(options.name, now, versions=known, measured=summary)
     if options.plot:
         subtitle = f"{now:%Y-%m-%d}, " + ", ".join(
             f"{name} {known[name]}" for name in ("python", "loop", "sqlalchemy", "asyncpg")

@@ -8,7 +8,6 @@ the plugin asleep; once they import SQLAlchemy's asyncio part, so that loopsentr
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from statistics import median, quantiles
 from time import perf_counter
 from typing import Any
 
-from .__main__ import RESULTS, pin, versions
+from .__main__ import pin, versions, write_record
 
 TESTS = 500
 #: What is promised: the ratio of a run with the plugin to one without.
@@ -120,16 +119,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"  ratio {row['ratio']:.3f} ({low:.3f} .. {high:.3f})"
             f"  <= {TARGET - 1:.0%} more: {'held' if row['ratio'] <= TARGET else 'missed'}"
         )
-    RESULTS.mkdir(exist_ok=True)
-    file = RESULTS / f"suite-{now:%Y%m%dT%H%M%S}.json"
-    record = {
-        "date": now.isoformat(timespec="seconds"),
-        "pairs": options.pairs,
-        "versions": known,
-        "measured": measured,
-        "samples": samples,
-    }
-    file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    file = write_record(
+        f"suite-{now:%Y%m%dT%H%M%S}",
+        now,
+        pairs=options.pairs,
+        versions=known,
+        measured=measured,
+        samples=samples,
+    )
     print(f"\nwritten to {os.path.relpath(file)}")
 
 

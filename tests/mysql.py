@@ -48,7 +48,7 @@ def running(server: str, maker: str) -> Iterator[str]:
             [maker, "--no-defaults", data, normal, *user], check=True, capture_output=True
         )
         (folder / "start.sql").write_text(START.lstrip(), "utf-8")
-        port = _free_port()
+        port = free_port()
         options = [
             f"--port={port}",
             "--bind-address=127.0.0.1",
@@ -68,7 +68,8 @@ def running(server: str, maker: str) -> Iterator[str]:
                 process.terminate()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 from collecting import collector, failures_in
+from mysql import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -156,9 +156,7 @@ def fleet(
 def test_what_a_server_s_processes_count_adds_up(server: str, tmp_path: Path, url: str) -> None:
     """Each request that failed by a mistake is counted once, whichever process answered it."""
     pytest.importorskip(SERVERS[server][0])
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     where = ["-b", f"127.0.0.1:{port}"] if server == "gunicorn" else ["--port", str(port)]
     base = f"http://127.0.0.1:{port}"
     with (

@@ -11,7 +11,6 @@ import pkgutil
 import platform
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -137,9 +136,7 @@ def servers() -> Iterator[dict[str, str]]:
 
 @contextmanager
 def _redis(server: str, folder: Path) -> Iterator[str]:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    port = database.free_port()
     options = ["--port", str(port), "--save", "", "--dir", str(folder)]
     with subprocess.Popen([server, *options], stdout=subprocess.DEVNULL) as process:  # noqa: S603
         time.sleep(1)
