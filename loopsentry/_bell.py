@@ -70,7 +70,9 @@ class Bell:
 
     def ring(self) -> None:
         """Let every waiter look at its condition again; from any thread."""
-        for waiter in tuple(self._waiters):
+        # Not `tuple`: its allocation may start a garbage collection, and what that finalises comes
+        # here too, and changes the set under the iterator (Objects/abstract.c: PySequence_Tuple).
+        for waiter in self._waiters.copy():
             if not waiter.wake():
                 self._waiters.discard(waiter)
 

@@ -24,6 +24,7 @@ from sqlalchemy.pool.base import _ConnectionRecord
 from sqlalchemy.util import await_only, greenlet_spawn
 from sqlalchemy.util import queue as sqla_queue
 
+from ._copies import copy_of
 from ._safely import safely
 from ._sockets import bury, cut, finish, layers_of, leave_to, transport_of
 
@@ -442,7 +443,7 @@ def _abandon(reference: weakref.ref[AbstractEventLoop], connections: dict[int, A
     it; nobody knows of them afterwards.
     """
     loop = reference()
-    for connection in list(connections.values()):
+    for connection in copy_of(connections.values):
         if loop is not None and not loop.is_closed():
             leave_to(loop, connection)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from time import thread_time
 from typing import Any
 
+from ._copies import copy_of
 from ._frames import is_user_file
 from ._safely import safely
 from .exceptions import variables_of
@@ -57,7 +58,7 @@ def _own_modules() -> tuple[str, ...]:
     global _known  # noqa: PLW0603 - one list of the process
     count = len(sys.modules)
     if _known[0] != count:
-        modules = list(sys.modules.items())
+        modules = copy_of(sys.modules.items)
         own = (n for n, m in modules if n == "__main__" or _is_own(variables_of(m)))
         _known = count, tuple(own)
     return _known[1]
@@ -67,11 +68,11 @@ _known: tuple[int, tuple[str, ...]] = (0, ())
 
 
 def _variable_in(names: dict[str, Any], holds: Callable[[Any], bool]) -> str | None:
-    for variable, value in list(names.items()):
+    for variable, value in copy_of(names.items):
         if holds(value):
             return variable
         if _is_own(variables_of(sys.modules.get(type(value).__module__))):
-            for attribute, inner in list(variables_of(value).items()):
+            for attribute, inner in copy_of(variables_of(value).items):
                 if holds(inner):
                     return f"{variable}.{attribute}"
     return None

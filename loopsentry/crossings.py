@@ -19,6 +19,7 @@ from typing import Any
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import Pool
 
+from ._copies import copy_of
 from ._frames import (
     describe_all,
     is_user,
@@ -257,7 +258,7 @@ class Watch:
 
     def _leaks(self) -> Iterable[Diagnosis]:
         """Connections that are still open though their loop is closed."""
-        for serial, opened in list(self.opened.items()):
+        for serial, opened in copy_of(self.opened.items):
             owner = self.registry.loop(opened.birth.loop)
             driver = opened.driver()
             if owner is None or driver is None:

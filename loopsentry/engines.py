@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import Pool
 
+from ._copies import copy_of
 from ._variables import find_variable
 from .model import EngineInfo
 from .registry import Registry
@@ -78,7 +79,7 @@ def _find_engine(target: Any, registry: Registry) -> Engine | None:
     if isinstance(target, Engine):
         return target
     if isinstance(target, Pool):
-        for engine in list(registry.engines):
+        for engine in copy_of(registry.engines.__iter__):
             if engine.pool is target or engine.dialect is target._dialect:
                 return engine  # type: ignore[no-any-return]
     return None

@@ -22,6 +22,7 @@ from sqlalchemy.engine import Dialect, Engine
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.util import greenlet_spawn
 
+from ._copies import copy_of
 from ._safely import safely
 from ._sockets import bury, cut, end, keep
 from .mismatch import HealedMismatchError, LoopMismatchError
@@ -145,7 +146,7 @@ class Guard:
 
     def disarm(self) -> None:
         """Leave every dialect as it was."""
-        for dialect in list(self._armed):
+        for dialect in copy_of(self._armed.__iter__):
             for name in _WRAPPED:
                 vars(dialect).pop(name, None)
         self._armed.clear()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import IO, Any
 
 from . import __version__
+from ._copies import copy_of
 from ._safely import safely
 from .engines import engine_of, engines_in_memory
 from .installation import Installation, current
@@ -53,7 +54,10 @@ def status() -> Status:
 
 def _engines(registry: Registry) -> list[tuple[Any, EngineInfo]]:
     """Every asynchronous engine, once for each pool, as it was met or made first."""
-    everyone = [*list(registry.engines), *(each.sync_engine for each in engines_in_memory())]
+    everyone = [
+        *copy_of(registry.engines.__iter__),
+        *(each.sync_engine for each in engines_in_memory()),
+    ]
     by_pool = {id(engine.pool): engine for engine in reversed(everyone)}
     described = ((each, engine_of(each, registry)) for each in reversed(by_pool.values()))
     return [(each, info) for each, info in described if info is not None and info.asynchronous]

@@ -16,6 +16,7 @@ from sqlalchemy.util import queue as sqla_queue
 from sqlalchemy.util.concurrency import in_greenlet
 
 from ._bell import Bell
+from ._copies import copy_of
 from ._loop_pool import LoopPool, Record, ThreadPool, wait_for_all
 from ._sockets import bury, cut, keep, transport_of
 
@@ -149,11 +150,7 @@ class LoopLocalPool(AsyncAdaptedQueuePool):
         return part
 
     def _all_parts(self) -> list[Part]:
-        while True:
-            try:
-                return [*self._parts.values(), self._without_loop]
-            except RuntimeError:  # another thread's loop got its part just now
-                continue
+        return [*copy_of(self._parts.values), self._without_loop]
 
     def _drop(self, part: Part) -> None:
         """Forget a loop's part, if it still is its part."""
@@ -402,7 +399,7 @@ def _strong(target: Any) -> Callable[[], Any]:
 
 def _start_anew_after_fork() -> None:
     """Give each pool of a forked child nothing, and keep what is the parent's from collection."""
-    for pool in list(_pools):
+    for pool in copy_of(_pools.__iter__):
         keep(pool._all_parts(), dict(pool._owners))
         pool._start_empty()
         pool._without_loop = ThreadPool(pool)
@@ -411,7 +408,7 @@ def _start_anew_after_fork() -> None:
 @atexit.register
 def _leave() -> None:
     """Close the idle connections of loops that nobody runs any more and nobody closed."""
-    for pool in list(_pools):
+    for pool in copy_of(_pools.__iter__):
         for part in pool._all_parts():
             part.leave()
 

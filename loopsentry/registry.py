@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from ._copies import copy_of
 from ._sockets import sharer_of
 from .model import (
     Birth,
@@ -254,7 +255,7 @@ class Registry:
         return record
 
     def _forget_dead_loops(self) -> None:
-        for number, record in list(self.loop_records.items()):
+        for number, record in copy_of(self.loop_records.items):
             if len(self.loop_records) <= DEAD_LOOPS_KEPT:
                 return
             if record.reference() is None or record.snapshot().state == "closed":
@@ -262,7 +263,7 @@ class Registry:
 
     def living_loops(self) -> list[AbstractEventLoop]:
         """The loops that were met or heard of starting, and are not closed."""
-        known = {*list(self.loops), *list(self.started)}
+        known = {*copy_of(self.loops.keys), *copy_of(self.started.keys)}
         return [loop for loop in known if state_of(loop, 0) != "closed"]
 
     def loop(self, number: int | None) -> LoopRecord | None:
@@ -310,7 +311,7 @@ class Registry:
     def loops_of(self, pool: Any) -> tuple[int, ...]:
         """The loops that own a pool's living connections: none, one, or several."""
         family = self.family_of(pool)
-        births = [birth for birth in list(self.births.values()) if birth.family == family]
+        births = [birth for birth in copy_of(self.births.values) if birth.family == family]
         return tuple(sorted({birth.loop for birth in births if birth.loop is not None}))
 
     def new_birth(self, kind: ObjectKind, loop: int | None, **known: Any) -> Birth:

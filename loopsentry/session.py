@@ -26,6 +26,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool
 from sqlalchemy.pool.base import _AdhocProxiedConnection
 from sqlalchemy.util import greenlet_spawn
 
+from ._copies import copy_of
 from .engines import engines_in_memory, masked
 
 if TYPE_CHECKING:
@@ -404,7 +405,7 @@ def _watched_engines() -> list[Engine]:
     """The engines that an installation of loopsentry has seen, if there is one."""
     installation = sys.modules.get(f"{__package__}.installation")
     installed = installation.current() if installation is not None else None
-    engines: Iterable[Engine] = list(installed.registry.engines) if installed else ()
+    engines: Iterable[Engine] = copy_of(installed.registry.engines.__iter__) if installed else ()
     return [engine for engine in engines if engine.dialect.is_async]
 
 

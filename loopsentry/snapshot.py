@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 from . import _frames
+from ._copies import copy_of
 from .hangs import loop_in
 from .holders import sites_of
 from .model import Diagnosis, EngineInfo, Holder, LoopInfo, LoopState, Place
@@ -304,7 +305,7 @@ def _engine(engine: Any, info: EngineInfo, sources: Sources, taken: set[int]) ->
     holders = sources.registry.holders_of(pool)
     connections = tuple(_connections(sources, lambda birth: birth.family == family, holders))
     taken |= {
-        birth.serial for birth in list(sources.registry.births.values()) if birth.family == family
+        birth.serial for birth in copy_of(sources.registry.births.values) if birth.family == family
     }
     return EngineStatus(
         info=info,
@@ -329,7 +330,7 @@ def _connections(
     """The living connections whose birth was recorded, by age."""
     registry = sources.registry
     holder_of = {holder.birth: holder for holder in holders}
-    born = [(birth, target) for target, birth in list(registry.births.items()) if wanted(birth)]
+    born = [(birth, target) for target, birth in copy_of(registry.births.items) if wanted(birth)]
     for birth, target in sorted(born, key=lambda pair: pair[0].serial):
         record = registry.loop(birth.loop)
         failure = registry.failures.get(birth.serial)

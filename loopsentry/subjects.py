@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import _frames
+from ._copies import copy_of
 from ._frames import Site
 from .exceptions import arguments_of, is_a, variables_of
 from .holders import find_foreign_task
@@ -129,7 +130,7 @@ class Subjects:
     def _foreign_future(self, found: Found, current: Any) -> Sighting | None:
         excs = [each.exc for each in found.incident.complaints]
         texts = [arg for exc in excs for arg in arguments_of(exc)[:1] if type(arg) is str]
-        loops = (*list(self.registry.loops), *list(self.registry.started))
+        loops = (*copy_of(self.registry.loops.keys), *copy_of(self.registry.started.keys))
         future = find_foreign_task(texts, current, loops) or _named_future(found, current)
         return self.sight(future) if future is not None else None
 

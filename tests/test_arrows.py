@@ -26,26 +26,29 @@ ALLOWED: dict[str, frozenset[str]] = {
     "_wording": NOTHING,
     "program": NOTHING,
     "exceptions": NOTHING,
-    "_variables": frozenset({"_frames", "_safely", "exceptions"}),
+    "_variables": frozenset({"_copies", "_frames", "_safely", "exceptions"}),
     "_screen": frozenset({"_safely", "exceptions"}),
     "_frames": frozenset({"model", "exceptions"}),
-    "registry": frozenset({"model", "_sockets"}),
+    "registry": frozenset({"_copies", "model", "_sockets"}),
     "recognition": frozenset({"model"}),
     "diagnosis": frozenset({"model"}),
     "story": frozenset({"model", "_wording"}),
-    "session": frozenset({"engines", "model", "registry"}),
-    "engines": frozenset({"model", "registry", "_variables"}),
-    "pool": frozenset({"_bell", "_loop_pool", "_sockets"}),
-    "_loop_pool": frozenset({"_safely", "_sockets"}),
+    "session": frozenset({"_copies", "engines", "model", "registry"}),
+    "engines": frozenset({"_copies", "model", "registry", "_variables"}),
+    "pool": frozenset({"_copies", "_bell", "_loop_pool", "_sockets"}),
+    "_loop_pool": frozenset({"_copies", "_safely", "_sockets"}),
     "_bell": NOTHING,
+    "_copies": NOTHING,
     "mismatch": frozenset({"model"}),
-    "guard": frozenset({"_safely", "_sockets", "mismatch", "model", "registry"}),
+    "guard": frozenset({"_copies", "_safely", "_sockets", "mismatch", "model", "registry"}),
     "_sockets": NOTHING,
     "incidents": frozenset({"model", "exceptions", "_frames"}),
     "holders": frozenset({"exceptions", "model", "registry", "_frames"}),
     "repeats": frozenset({"model", "registry", "_frames", "exceptions"}),
     "siblings": frozenset({"model", "registry", "_frames", "exceptions"}),
-    "subjects": frozenset({"model", "registry", "_frames", "exceptions", "holders", "incidents"}),
+    "subjects": frozenset(
+        {"_copies", "model", "registry", "_frames", "exceptions", "holders", "incidents"}
+    ),
     "roles": frozenset({"model", "registry", "_frames"}),
     "stages": frozenset({"model", "_frames"}),
     "closings": frozenset({"model", "_frames", "exceptions"}),
@@ -93,6 +96,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "installation": ANY,
     "probes": frozenset(
         {
+            "_copies",
             "trails",
             "model",
             "registry",
@@ -109,7 +113,9 @@ ALLOWED: dict[str, frozenset[str]] = {
         }
     ),
     "_monitoring": frozenset({"_safely"}),
-    "hooks": frozenset({"model", "registry", "_frames", "_monitoring", "_safely", "_screen"}),
+    "hooks": frozenset(
+        {"_copies", "model", "registry", "_frames", "_monitoring", "_safely", "_screen"}
+    ),
     "hangs": frozenset({"exceptions", "holders", "model", "_frames"}),
     "watchdog": frozenset({"hangs", "model", "_frames", "_safely"}),
     "causes": frozenset({"model"}),
@@ -120,7 +126,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "asgi": frozenset({"annotation", "debug_page", "installation", "model", "report", "_safely"}),
     "sqlalchemy_plugin": frozenset({"installation"}),
     "crossings": frozenset(
-        {"model", "registry", "report", "engines", "_frames", "_safely", "_sockets"}
+        {"_copies", "model", "registry", "report", "engines", "_frames", "_safely", "_sockets"}
     ),
     "testing": frozenset({"installation", "model", "registry", "report", "crossings", "_sockets"}),
     "pytest_plugin": frozenset(
@@ -170,10 +176,11 @@ ALLOWED: dict[str, frozenset[str]] = {
         }
     ),
     "demo": frozenset({"session"}),
-    "snapshot": frozenset({"hangs", "holders", "model", "registry", "_frames"}),
+    "snapshot": frozenset({"_copies", "hangs", "holders", "model", "registry", "_frames"}),
     "overview": frozenset({"model", "snapshot", "_wording"}),
     "inspection": frozenset(
         {
+            "_copies",
             "engines",
             "installation",
             "model",

@@ -6,6 +6,7 @@ import asyncio
 import weakref
 from typing import Any
 
+from loopsentry._copies import copy_of
 from loopsentry._safely import until_failure
 from loopsentry.model import Reporter
 from loopsentry.registry import Registry, Undo
@@ -53,7 +54,7 @@ def attach(report: Reporter, registry: Registry) -> Undo:
     def undo() -> None:
         stop_greeting()
         reporters.clear()
-        for loop in list(handled):
+        for loop in copy_of(handled.__iter__):
             handler = loop.get_exception_handler()
             if isinstance(handler, _Handler) and handler.reporters is reporters:
                 loop.set_exception_handler(handler.previous)

@@ -24,6 +24,7 @@ from sqlalchemy.orm import session as sa_session
 from sqlalchemy.pool import Pool, PoolProxiedConnection
 
 from loopsentry import engines
+from loopsentry._copies import copy_of
 from loopsentry._frames import (
     Site,
     describe_all,
@@ -401,7 +402,7 @@ class _Listeners:
 
     def find_birth(self, driver_connection: Any) -> Birth | None:
         """The birth of a connection that takes no weak reference, as asyncmy's: by its record."""
-        for record, (_, birth) in list(self.kept.items()):
+        for record, (_, birth) in copy_of(self.kept.items):
             if getattr(record.dbapi_connection, "driver_connection", None) is driver_connection:
                 return birth
         return None
@@ -409,7 +410,7 @@ class _Listeners:
     def find_holders(self, pool: Any) -> tuple[Holder, ...]:
         """Who has the connections of a pool: sessions, connections, and the tasks that use them."""
         out = {}
-        for record, (_, birth) in list(self.kept.items()):
+        for record, (_, birth) in copy_of(self.kept.items):
             fairy = record.fairy_ref() if record.fairy_ref is not None else None
             if pool_of(record) is pool and fairy is not None:
                 out[id(fairy)] = (fairy, birth)
@@ -433,7 +434,7 @@ def _sessions_by_fairy() -> dict[int, str]:
     known = getattr(sa_session, "_sessions", {})
     return {
         fairy: "AsyncSession"
-        for session in list(known.values())
+        for session in copy_of(known.values)
         if issubclass(type(session), Session)
         for fairy in _fairies_of(session)
     }
@@ -446,7 +447,7 @@ def _fairies_of(target: Any) -> list[int]:
     if issubclass(type(target), Session):
         transaction = getattr(target, "_transaction", None)
         known = getattr(transaction, "_connections", None) or {}
-        connections = [entry[0] for entry in list(known.values())]
+        connections = [entry[0] for entry in copy_of(known.values)]
     elif issubclass(type(target), AsyncConnection):
         connections = [target.sync_connection]
     else:
