@@ -317,6 +317,10 @@ class Collector:
             if sighting.inner is not None:
                 targets.insert(0, sighting.inner)
 
+    def _stands_for(self, target: Any) -> Any:
+        sighting = self.sight(target) if target is not None else None
+        return sighting.target if sighting is not None else None
+
     def sight(self, target: Any) -> Sighting | None:
         """Ask the probes what an object is."""
         for sight in self.sighters:
@@ -496,7 +500,7 @@ class Collector:
             return None
         loop = asyncio._get_running_loop()
         if loop is not None:
-            operation = search_tasks(loop, found.aliases)
+            operation = search_tasks(loop, found.aliases, self._stands_for)
             if operation is not None:
                 return operation
         shared = says(symptoms, "provisioning", "illegal-state")

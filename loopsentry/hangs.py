@@ -17,13 +17,15 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import _base as futures_base
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from types import FrameType, FunctionType
 from typing import Any
 
 from . import _frames
+from ._endless import is_in_endless_loop
 from ._frames import first_argument, user_place, variables_in, walk_back
 from .exceptions import is_a
-from .holders import sites_of
+from .holders import sites_of, task_waiting_for
 from .model import Certainty, Hang, Place, Wait
 
 FRAMES_SEEN = 200
@@ -305,30 +307,71 @@ def _is_queued(executor: Any, source: Any) -> bool:
 # a cancellation that was swallowed -------------------------------------------------------------
 
 
+def is_ending(frame: FrameType) -> bool:
+    """Whether a thread's loop waits, at its end, for the tasks that were cancelled for that."""
+    return _sleeps(frame) and any(
+        each.f_code is _CANCEL_ALL for each in islice(walk_back(frame), _DEPTH_OF_END)
+    )
+
+
+#: Frames between `_cancel_all_tasks` and `select`, and some more.
+_DEPTH_OF_END = 10
+
+
+def look_at_end(standstill: Standstill) -> Hang | None:
+    """Say which cancelled tasks go round for ever in a loop that moves, but is being ended."""
+    standstill.seen = ()
+    stuck = [task for task in _swallowers(standstill) if _is_endless(task)]
+    if not stuck:
+        return None
+    standstill.seen = tuple(stuck)
+    return _unfinished_in(stuck, standstill, "likely")
+
+
 def _unfinished(standstill: Standstill) -> Hang | None:
-    """A loop that is being ended and waits for tasks which were cancelled, and went on waiting."""
-    if not any(each.f_code is _CANCEL_ALL for each in walk_back(standstill.frame)):
+    """A loop that waits for tasks which were cancelled, and went on waiting.
+
+    It is being ended, or a task of its own awaits what it cancelled.
+    """
+    if not _sleeps(standstill.frame):
         return None
-    stuck = [
-        task
-        for task in _tasks_of(standstill.loop)
-        if task.cancelling() and not task.done() and _swallowed(task)
-    ]
-    if not stuck or not _sleeps(standstill.frame):
+    ending = is_ending(standstill.frame)
+    stuck = [task for task in _swallowers(standstill) if _stays(task, standstill, ending=ending)]
+    if not stuck:
         return None
-    waiters = [getattr(task, "_fut_waiter", None) for task in stuck]
-    timers = [
-        arg
-        for each in _entries(getattr(standstill.loop, "_scheduled", None))
-        for arg in each._args or ()
-    ]
-    if any(arg is waiter for arg in timers for waiter in waiters if waiter is not None):
-        return None
-    standstill.seen = (*stuck, *waiters)
-    for_ever = all(_waits_for_others(task) for task in stuck)
+    standstill.seen = (*stuck, *(getattr(task, "_fut_waiter", None) for task in stuck))
+    for_ever = ending and all(_waits_for_others(task) for task in stuck)
+    return _unfinished_in(stuck, standstill, "proven" if for_ever else "likely")
+
+
+def _stays(task: Any, standstill: Standstill, *, ending: bool) -> bool:
+    """Whether somebody waits for a cancelled task that nothing in sight will end."""
+    if ending and not _has_timer(task, standstill.loop):
+        return True
+    return _is_endless(task) and (ending or task_waiting_for(task) is not None)
+
+
+def _swallowers(standstill: Standstill) -> list[Any]:
+    """The tasks that were cancelled and wait in ordinary code again."""
+    tasks = _tasks_of(standstill.loop)
+    return [task for task in tasks if task.cancelling() and not task.done() and _swallowed(task)]
+
+
+def _unfinished_in(stuck: list[Any], standstill: Standstill, certainty: Certainty) -> Hang:
     waits = (_wait_of(task, standstill, f"more in {_called(task)}, cancelled") for task in stuck)
-    certainty: Certainty = "proven" if for_ever else "likely"
     return Hang(kind="unfinished-cancellation", certainty=certainty, waits=tuple(waits))
+
+
+def _has_timer(task: Any, loop: Any) -> bool:
+    """Whether a task's own timer will wake it."""
+    waiter = getattr(task, "_fut_waiter", None)
+    timers = _entries(getattr(loop, "_scheduled", None))
+    return waiter is not None and any(waiter is arg for each in timers for arg in each._args or ())
+
+
+def _is_endless(task: Any) -> bool:
+    """Whether a task can only be ended by an exception, as a worker with `while True:`."""
+    return any(is_in_endless_loop(site.code, site.at) for site in sites_of(task))
 
 
 def _called(task: Any) -> str:

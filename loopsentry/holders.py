@@ -38,12 +38,17 @@ _PER_THREAD: bool = sys.version_info >= (3, 14)
 _SCHEDULED: Iterable[asyncio.Task[Any]] = getattr(asyncio.tasks, _NAME, ())
 
 
-def search_tasks(loop: asyncio.AbstractEventLoop, aliases: set[int]) -> Operation | None:
+def search_tasks(
+    loop: asyncio.AbstractEventLoop,
+    aliases: set[int],
+    stands_for: Callable[[Any], Any] = lambda target: target,
+) -> Operation | None:
     """Find another task of the running loop that has an object in its frames.
 
     Args:
         loop: the loop of this thread; another thread's loop must not be looked at.
         aliases: identities under which the object may stand there.
+        stands_for: gives what an object has to do with, as the connection of a prepared statement.
 
     Returns:
         What that task does, None if there is none or the time allowed ran out.
@@ -57,7 +62,7 @@ def search_tasks(loop: asyncio.AbstractEventLoop, aliases: set[int]) -> Operatio
         if task is mine:
             continue
         sites = list(sites_of(task))
-        if not _hold(sites, aliases):
+        if not _hold(sites, aliases, stands_for):
             continue
         place = _frames.user_place(reversed(sites)) or _place_of_call(task, sites[0])
         if shielded and sites[-1].code.co_name in _WAITING:
@@ -118,7 +123,7 @@ def _place_of_call(task: asyncio.Task[Any], outermost: Site) -> Place:
 def place_waiting_for(task: asyncio.Task[Any] | None) -> Place | None:
     """The user's line in the nearest task that waits for another one, None if none is found."""
     for _ in range(TASKS_SEEN):
-        task = _waiting_for(task) if task is not None else None
+        task = task_waiting_for(task) if task is not None else None
         if task is None:
             break
         place = _frames.user_place(reversed(list(sites_of(task))))
@@ -160,7 +165,7 @@ def _is_main(task: asyncio.Task[Any]) -> bool:
 TASKS_SEEN = 10
 
 
-def _waiting_for(task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
+def task_waiting_for(task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
     """The task that a task will wake when it is done, also through futures in between.
 
     Callbacks are a task's own method, a TaskGroup's, or functions that close over the next future:
@@ -211,9 +216,12 @@ _GROUPS = ("asyncio.", "anyio.")
 _EMPTY = CellType()
 
 
-def _hold(sites: list[Site], aliases: set[int]) -> bool:
+def _hold(sites: list[Site], aliases: set[int], stands_for: Callable[[Any], Any]) -> bool:
     for site in sites:
-        if not _frames.is_user(site.frame) and id(_frames.first_argument(site.frame)) in aliases:
+        if _frames.is_user(site.frame):
+            continue
+        target = _frames.first_argument(site.frame)
+        if id(target) in aliases or id(stands_for(target)) in aliases:
             return True
     return False
 

@@ -98,16 +98,26 @@ def _held_beside(maker: Site, library: list[Site]) -> CodeType | None:
 def holds_cancelled(sites: list[Site]) -> bool:
     """Whether the failing functions hold a task that was cancelled and may not be over yet.
 
+    A loop that ends cancels what still runs, only after the failure: such a task counts only where
+    the functions themselves cancel something.
+
     Args:
         sites: a traceback's frames from the innermost outwards.
     """
     own = [site.frame for site in sites if _frames.is_user(site.frame)]
+    cancel = any(_reads(names_in(frame.f_code), _CANCELLERS) for frame in own)
     held = (value for frame in own for value in _frames.variables_in(frame).values())
-    return any(is_a(task, asyncio.Task) and _was_cut(task) for task in held)
+    return any(is_a(task, asyncio.Task) and _was_cut(task, cancel=cancel) for task in held)
 
 
-def _was_cut(task: asyncio.Task[Any]) -> bool:
-    return task.cancelled() or task.cancelling() > 0
+def _was_cut(task: asyncio.Task[Any], *, cancel: bool) -> bool:
+    ended = task.get_loop().is_closed()
+    return (task.cancelled() or task.cancelling() > 0) and (cancel or not ended)
+
+
+_CANCELLERS = frozenset(
+    {"cancel", "fail_after", "move_on_after", "timeout", "timeout_at", "wait_for"}
+)
 
 
 def _operation(code: CodeType, state: str) -> Operation:

@@ -18,7 +18,7 @@ from typing import Any
 
 from . import _frames
 from ._safely import safely
-from .hangs import Standstill, look, loop_in
+from .hangs import Standstill, is_ending, look, look_at_end, loop_in
 from .model import Hang
 
 #: Seconds between two looks, at most.
@@ -104,12 +104,20 @@ class Watchdog:
             places[ident] = (at, where, since)
             if now - since >= self.period and ident != threading.get_ident():
                 self._suspect(ident, frame, now)
+            elif is_ending(frame):
+                self._suspect(ident, frame, now, look_at_end)
             else:
                 self._seen.pop(ident, None)
         self._places = places
 
-    def _suspect(self, ident: int, frame: FrameType, now: float) -> None:
-        """Look closer at a thread that has not moved; tell what stays for long enough."""
+    def _suspect(
+        self,
+        ident: int,
+        frame: FrameType,
+        now: float,
+        look: Callable[[Standstill], Hang | None] = look,
+    ) -> None:
+        """Look closer at a thread that does not get on; tell what stays for long enough."""
         loop = loop_in(frame)
         if loop is None or loop in self._told:
             return

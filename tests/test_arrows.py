@@ -116,7 +116,8 @@ ALLOWED: dict[str, frozenset[str]] = {
     "hooks": frozenset(
         {"_copies", "model", "registry", "_frames", "_monitoring", "_safely", "_screen"}
     ),
-    "hangs": frozenset({"exceptions", "holders", "model", "_frames"}),
+    "_endless": NOTHING,
+    "hangs": frozenset({"_endless", "exceptions", "holders", "model", "_frames"}),
     "watchdog": frozenset({"hangs", "model", "_frames", "_safely"}),
     "causes": frozenset({"model"}),
     "contexts": frozenset({"model"}),

@@ -123,6 +123,50 @@ HANGS: dict[str, tuple[str, str, str]] = {
     ),
 }
 
+SWALLOWS = """
+failed = []
+async def worker(queue):
+    while True:
+        try:
+            {waits}
+        except asyncio.CancelledError:
+            if failed:
+                raise
+            failed.append(1)
+async def main():
+    task = asyncio.create_task(worker(asyncio.Queue()))
+    await asyncio.sleep(0)
+    loop = asyncio.get_running_loop()
+    threading.Timer(2.5, loop.call_soon_threadsafe, [task.cancel]).start()
+    {ends}
+asyncio.run(main())
+"""
+#: Cancelled tasks that go round again, each with what waits and how the program ends.
+GO_ROUND = {
+    "sleeps for long": ("await asyncio.sleep(3600)", "return"),
+    "sleeps again and again": ("await asyncio.sleep(0.05)", "return"),
+    "waits, and its program waits for it": (
+        "await queue.get()",
+        "task.cancel(); await asyncio.wait([task])",
+    ),
+    "sleeps for long, and its program waits for it": (
+        "await asyncio.sleep(3600)",
+        "task.cancel(); await asyncio.gather(task, return_exceptions=True)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GO_ROUND)
+def test_a_cancelled_task_that_goes_round_again_is_told(name: str, run_program: RunProgram) -> None:
+    """A worker that swallows its cancellation and loops is likely never to end, and is named."""
+    waits, ends = GO_ROUND[name]
+    ended = run_program(HEAD + SWALLOWS.format(waits=waits, ends=ends), env=WATCH)
+    [record] = ended.records
+    assert (record["code"], record["certainty"]) == ("LS603", "likely"), ended.output
+    assert record["used_at"]["function"] == "worker", ended.output
+    assert record["fixes"], ended.output
+
+
 HEALTHY: dict[str, str] = {
     "blocks in a coroutine": "async def main(): time.sleep(2)\nasyncio.run(main())",
     "blocks in a bare callback": """
@@ -172,6 +216,35 @@ HEALTHY: dict[str, str] = {
             await event.wait()
     async def main():
         task = asyncio.create_task(work()); await asyncio.sleep(0)
+    asyncio.run(main())
+    """,
+    "drains after it was cancelled": """
+    async def work():
+        try: await asyncio.Event().wait()
+        except asyncio.CancelledError: pass
+        for _ in range(20): await asyncio.sleep(0.1)
+    async def main():
+        task = asyncio.create_task(work()); await asyncio.sleep(0)
+    asyncio.run(main())
+    """,
+    "goes on until it is done, though cancelled": """
+    async def work():
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            try: await asyncio.sleep(0.1)
+            except asyncio.CancelledError: pass
+    async def main():
+        task = asyncio.create_task(work()); await asyncio.sleep(0)
+    asyncio.run(main())
+    """,
+    "waits for a task that tidies up": """
+    async def work():
+        while True:
+            try: await asyncio.sleep(3600)
+            finally: await asyncio.sleep(2)
+    async def main():
+        task = asyncio.create_task(work()); await asyncio.sleep(0)
+        task.cancel(); await asyncio.wait([task])
     asyncio.run(main())
     """,
     "closes what it entered slowly": """

@@ -178,6 +178,23 @@ KINDS = {
         "s = await asyncpg.connect(os.environ['SCENARIO_DSN'])",
         "await s.close()",
     ),
+    "asyncpg's prepared statement": (
+        "s.fetchval(0.05)",
+        (
+            "c = await asyncpg.connect(os.environ['SCENARIO_DSN'])\n"
+            "        s = await c.prepare('select pg_sleep($1)')"
+        ),
+        "c.terminate()",
+    ),
+    "asyncpg's copy": (
+        "s.copy_from_query('select pg_sleep(0.05)', output=nothing)",
+        (
+            "async def nothing(data): pass\n"
+            "        globals().update(nothing=nothing)\n"
+            "        s = await asyncpg.connect(os.environ['SCENARIO_DSN'])"
+        ),
+        "s.terminate()",
+    ),
 }
 
 

@@ -134,10 +134,16 @@ def _refused_by_section(exc: BaseException) -> bool:
 
 
 def sight(target: Any) -> Sighting | None:
-    """Recognise a connection, one borrowed from a pool, or a pool, by its own recorded loop."""
+    """Recognise a connection, what works on one, or a pool, by its own recorded loop.
+
+    A connection may be borrowed from a pool, and prepared statements, cursors and transactions have
+    one (asyncpg/connresource.py: ConnectionResource).
+    """
     asyncpg = sys.modules.get("asyncpg")
     if asyncpg is None:
         return None
+    if issubclass(type(target), asyncpg.connresource.ConnectionResource):
+        target = getattr(target, "_connection", None)
     if issubclass(type(target), asyncpg.pool.PoolConnectionProxy):
         target = getattr(target, "_con", None)
     if issubclass(type(target), asyncpg.connection.Connection):

@@ -13,15 +13,17 @@ PACKAGES = ("psycopg", "psycopg_pool")
 OPERATIONS = ("psycopg.connection_async", "psycopg.cursor_async", "psycopg_pool.pool_async")
 
 # psycopg/_connection_base.py, generators.py, waiting.py; libpq's and the server's own words.
-# psycopg/waiting.py: the socket of a connection that waits is only closed from this side.
-_SOCKET_CLOSED = "connection socket closed"
+# psycopg/waiting.py: the socket of a connection that waits is only closed from this side. The
+# second are the operating system's words, which older versions repeat.
+_SOCKET_CLOSED = ("connection socket closed", "Bad file descriptor")
 
 _TEXTS: tuple[tuple[str, SymptomKind], ...] = (
     ("terminating connection due to", "disconnected"),
     ("server closed the connection unexpectedly", "disconnected"),
     ("the connection is lost", "disconnected"),
     ("the connection is closed", "disconnected"),
-    (_SOCKET_CLOSED, "cut-off"),
+    (_SOCKET_CLOSED[0], "cut-off"),
+    (_SOCKET_CLOSED[1], "cut-off"),
     ("the cursor is closed", "released"),
     ("is already closed", "released"),  # psycopg_pool/base.py: PoolClosed
 )
@@ -39,7 +41,7 @@ def read(exc: BaseException, text: str) -> Symptom | None:
     for part, kind in _TEXTS:
         if part in text:
             quoted = raised_outside(exc, _OWN)
-            at_work = part == _SOCKET_CLOSED
+            at_work = part in _SOCKET_CLOSED
             return Symptom(
                 kind="released" if not at_work and _was_closed_here(exc) else kind,
                 library="psycopg",
