@@ -10,13 +10,14 @@ import os
 import site
 import sys
 import sysconfig
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import CodeType, FrameType, TracebackType
 from typing import Any, NamedTuple, TypeGuard
 
-from .exceptions import is_a, text_of, traceback_of
+from .exceptions import is_a, text_of, traceback_of, variables_of
 from .model import Frame, Place
 
 _COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR | inspect.CO_ITERABLE_COROUTINE
@@ -43,7 +44,14 @@ libraries: set[str] = set()
 
 # Where one thread waits for a coroutine on the loop of another, and in which functions.
 _PORTALS = {
-    "anyio.from_thread": ("call", "start_task", "start_task_soon", "__enter__", "result"),
+    "anyio.from_thread": (
+        "call",
+        "start_blocking_portal",
+        "start_task",
+        "start_task_soon",
+        "__enter__",
+        "result",
+    ),
     "asgiref.sync": ("__call__",),
     "starlette.testclient": ("handle_request",),  # also between two calls to its portal
 }
@@ -280,30 +288,33 @@ def names_in(code: CodeType, lines: range | None = None) -> Names:
 
 
 def is_inside_block(site_: Site, target: object) -> bool:
-    """Whether a frame stands inside a `with` block that gave an object its name.
+    """Whether a frame stands inside a `with` block that gave an object its name."""
+    variables = variables_in(site_.frame)
+    return any(variables.get(name) is target for name, _ in blocks_around(site_) if name)
+
+
+def blocks_around(site_: Site) -> Iterator[tuple[str, int]]:
+    """The name that each `with` block around a site gave, empty without one, and its line.
 
     Each block is guarded up to its end by entries of the exception table that lead to its exit; the
     first begins where the name is stored (CPython: InternalDocs/exception_handling.md, compile.c).
     """
-    code = site_.code
-    variables = variables_in(site_.frame)
     guards: dict[int, tuple[int, int]] = {}
-    for entry in getattr(dis.Bytecode(code), "exception_entries", ()):
+    for entry in getattr(dis.Bytecode(site_.code), "exception_entries", ()):
         start, end = guards.get(entry.target, (entry.start, entry.end))
         guards[entry.target] = min(start, entry.start), max(end, entry.end)
-    instructions = list(dis.get_instructions(code))
+    instructions = list(dis.get_instructions(site_.code))
     exits = {
-        before.offset
+        before.offset: after.positions
         for before, after in itertools.pairwise(instructions)
         if after.opname == "WITH_EXCEPT_START"
     }
     names = {each.offset: each.argval for each in instructions if each.opname.startswith("STORE_")}
     for exit_, (start, end) in guards.items():
-        stored: Any = names.get(start)
-        name = str(stored[0] if isinstance(stored, tuple) else stored)
-        if exit_ in exits and start <= site_.at < end and variables.get(name) is target:
-            return True
-    return False
+        if exit_ in exits and start <= site_.at < end:
+            stored: Any = names.get(start, "")
+            line = getattr(exits[exit_], "lineno", None) or 0
+            yield str(stored[0] if isinstance(stored, tuple) else stored), line
 
 
 def names_at(site_: Site) -> Names:
@@ -400,7 +411,7 @@ def describe_all(sites: list[Site]) -> list[Frame]:
         # A compiled loop runs right below this frame; name it, so that the border is seen.
         frames.insert(0, replace(frames[0], module="uvloop", function="run_forever", user=False))
     if frames and _is_portal(frames):
-        frames.extend(_waiting_caller())
+        frames.extend(_waiting_caller(getattr(first_argument(sites[-1].frame), "ident", None)))
     return frames
 
 
@@ -410,20 +421,34 @@ def _is_portal(frames: list[Frame]) -> bool:
     )
 
 
-def _waiting_caller() -> list[Frame]:
-    """The frames of the one thread that waits for a portal, up to the user's; none if several."""
+def _waiting_caller(ident: int | None) -> list[Frame]:
+    """The frames of the one thread that waits for a portal, up to the user's; none if several.
+
+    Args:
+        ident: of the thread in which the portal's loop runs.
+    """
     callers = []
     for frame in sys._current_frames().values():
-        stack = list(map(describe, sites_of_stack(frame)))
+        sites = sites_of_stack(frame)
+        stack = list(map(describe, sites))
         # Not only the innermost of the portal's frames: it may still be handing its task over.
         calls = (i for i, f in enumerate(stack) if f.function in _PORTALS.get(f.module, ()))
         inner = next((i for i in calls if not stack[i].coroutine), None)
-        if inner is not None:
+        if inner is not None and _thread_asked(sites[inner].frame) in (None, ident):
             callers.append(stack[inner:])
     if len(callers) != 1:
         return []
     end = next((i for i, f in enumerate(callers[0]) if f.user), len(callers[0]) - 1)
     return [replace(f, coroutine=False) for f in callers[0][: end + 1]]
+
+
+def _thread_asked(frame: FrameType) -> int | None:
+    """The thread for whose portal a frame waits (anyio/from_thread.py), None if it is not known."""
+    started = variables_in(frame).get("thread")
+    if is_a(started, threading.Thread):
+        return started.ident
+    known = variables_of(first_argument(frame)).get("_event_loop_thread_id")
+    return known if type(known) is int else None
 
 
 def split_at_loop(sites: list[Site]) -> tuple[list[Site], list[Site]]:

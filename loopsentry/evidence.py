@@ -354,7 +354,7 @@ class Collector:
                 loop = _frames.variables_in(site.frame).get("loop")
                 if _frames.is_loop(loop):
                     return Whereabouts(loop)
-        if found.incident.segment < found.incident.traced:
+        if found.incident.segment < found.incident.traced or running is None:
             return Whereabouts(None, known=not _in_coroutine(segment))
         return Whereabouts(running)
 

@@ -233,7 +233,7 @@ class Registry:
             return self._number(info)
         return replace(
             start,
-            runner=info.runner or start.runner,
+            runner=(start if start.started_by else info).runner or start.runner or info.runner,
             scope=info.scope or start.scope,
             contexts=tuple(dict.fromkeys((*info.contexts, *start.contexts))),
             followed=info.followed or start.followed,

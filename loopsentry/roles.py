@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 from . import _frames
@@ -56,13 +57,18 @@ def alive_then(
     loop = owner.reference()
     if state_of(loop, owner.info.pid) != "closed":
         return True
-    if index is None or owner is current:
+    if owner is current:
         return False
-    # The exception came out of one loop into the other, so that one was still running.
-    if any(_frames.loop_run_by(site) is loop for site in sites[index + 1 :] if loop is not None):
-        return True
-    threads = {owner.info.thread, current.info.thread if current else ""} - {""}
-    return None if len(threads) > 1 else False
+    if index is None:  # of the loop it happened on nothing is left in the traceback
+        here = threading.current_thread().name
+        surrounds = _is_inside_block_of(owner, sites)
+    else:
+        here = current.info.thread if current else ""
+        # The exception came out of one loop into the other, so that one was still running.
+        outer = sites[index + 1 :] if loop is not None else ()
+        surrounds = any(_frames.loop_run_by(site) is loop for site in outer)
+    one_thread = len({owner.info.thread, here} - {""}) <= 1
+    return True if surrounds else False if one_thread else None
 
 
 def is_same(
@@ -81,3 +87,13 @@ def is_same(
     if not known:
         return False if refused else None
     return owner is current
+
+
+def _is_inside_block_of(owner: LoopRecord, sites: list[Site]) -> bool:
+    """Whether a frame stands inside the `with` block that started a loop, as TestClient's does."""
+    starter = owner.info.started_by
+    if starter is None:
+        return False
+    own = (site for site in sites if _frames.is_user(site.frame))
+    inside = (site for site in own if _frames.place_of_code(site.code).file == starter.file)
+    return any(line == starter.line for site in inside for _, line in _frames.blocks_around(site))
