@@ -261,6 +261,10 @@ class Names(NamedTuple):
     variables: set[str]
     attributes: set[str]
 
+    def joined(self, other: Names) -> Names:
+        """These and the others."""
+        return Names(self.variables | other.variables, self.attributes | other.attributes)
+
 
 def names_in(code: CodeType, lines: range | None = None) -> Names:
     """The names that code reads, its generator expressions, comprehensions and lambdas too.
@@ -269,22 +273,61 @@ def names_in(code: CodeType, lines: range | None = None) -> Names:
         code: the code.
         lines: of these lines only, from 1.
     """
+    instructions = dis.get_instructions(code)
+    return _names_of(each for each in instructions if lines is None or _line_of(each) in lines)
+
+
+def names_in_calls(code: CodeType, functions: frozenset[str]) -> Names:
+    """The names that calls of certain functions read: the functions, and what is given to them.
+
+    Args:
+        code: the code that calls.
+        functions: their names, as variables or as attributes.
+    """
+    instructions = list(dis.get_instructions(code))
+    spans = [_span_of(each) for each in instructions if each.opname.startswith("CALL")]
+    named = (each for each in instructions if each.argval.__class__ is str)
+    called = [_span_of(each) for each in named if each.argval in functions]
+    # A call begins where the expression begins that names its function.
+    calls = [s for s in spans if any(s[0] == c[0] and c[1] <= s[1] for c in called)]
+    found = _names_of(
+        each
+        for each in instructions
+        for begin, end in [_span_of(each)]
+        if any(first <= begin and end <= last for first, last in calls)
+    )
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType) and inner.co_name.startswith("<"):
+            found = found.joined(names_in_calls(inner, functions))
+    return found
+
+
+def _names_of(instructions: Iterable[dis.Instruction]) -> Names:
     found = Names(set(), set())
-    for instruction in dis.get_instructions(code):
-        where = instruction.positions
-        if lines is not None and (where is None or where.lineno not in lines):
-            continue
+    for instruction in instructions:
         value = instruction.argval
         if isinstance(value, CodeType) and value.co_name.startswith("<"):
-            inner = names_in(value)
-            found.variables.update(inner.variables)
-            found.attributes.update(inner.attributes)
+            found = found.joined(names_in(value))
         elif isinstance(value, tuple) and instruction.opname.startswith("LOAD_FAST"):
             found.variables.update(value)  # two variables at once, since 3.13
         elif isinstance(value, str) and instruction.opname.startswith("LOAD_"):
             attribute = instruction.opname.startswith(("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER"))
             (found.attributes if attribute else found.variables).add(value)
     return found
+
+
+def _line_of(instruction: dis.Instruction) -> int:
+    where = instruction.positions
+    return (where.lineno if where is not None else None) or 0
+
+
+def _span_of(instruction: dis.Instruction) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Line and column of an expression's beginning and end; zeros where they are not known."""
+    where = instruction.positions
+    if where is None or where.lineno is None or where.col_offset is None:
+        return (0, 0), (0, 0)
+    begin = where.lineno, where.col_offset
+    return begin, (where.end_lineno or where.lineno, where.end_col_offset or where.col_offset)
 
 
 def is_inside_block(site_: Site, target: object) -> bool:

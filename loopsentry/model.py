@@ -634,6 +634,9 @@ class Evidence:
             "engine": self.engine is not None,
             "no-engine": self.engine is None,
             "owner-running": owner is not None and owner.state == "running",
+            "owner-elsewhere": owner is not None
+            and bool(self.owner_alive)
+            and "testclient" not in owner.contexts,
             "collected": self.collected,
             "closed": self.closed_by_program or (pool and self.has("released")),
             "client": self.subject is not None and self.subject.kind == "client",

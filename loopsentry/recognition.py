@@ -51,13 +51,16 @@ def innermost_loop(stack: Stack) -> Stack:
     """The part of a stack that belongs to the loop it runs on.
 
     Outside of that loop's own runner may stand coroutines of another one, below which it was
-    started: IPython runs each cell in a coroutine.
+    started: IPython runs each cell in a coroutine. And a function of the user's that calls
+    `asyncio.run` is its starter, whatever called that function: a plugin's hook, a worker.
     """
     runner = next((i for i, frame in enumerate(stack) if _runs_loop(frame)), None)
     if runner is None:
         return stack
     outside = (i for i, frame in enumerate(stack) if i > runner and frame.coroutine)
-    return stack[: next(outside, len(stack))]
+    own = stack[: next(outside, len(stack))]
+    starters = (i for i, frame in enumerate(own) if i > runner and frame.user)
+    return own[: next(starters, len(own) - 1) + 1]
 
 
 def _runs_loop(frame: Frame) -> bool:

@@ -16,7 +16,7 @@ from types import CodeType, CoroutineType, FrameType, FunctionType, MethodType, 
 from typing import Any
 
 from . import _frames
-from ._frames import Names, Site, names_at, names_in
+from ._frames import Names, Site, names_at, names_in, names_in_calls
 from .exceptions import is_a, variables_of
 from .model import Operation
 
@@ -53,10 +53,9 @@ def find_sibling(sites: list[Site]) -> Operation | None:
             continue
         inside = {site.code for site in own[:index]}
         # What a helper starts was often made by its caller.
-        for maker in own[index:]:
-            beside = _started_beside(inside, maker)
+        for beside in (group for maker in own[index:] for group in _started_by(maker)):
             others = beside - inside
-            if len(others) == 1 or (beside and not others):
+            if beside & inside and len(others) <= 1:
                 return _operation((others or beside).pop(), _BESIDE)
     code = _held_beside(own[0], sites[: sites.index(own[0])])
     return _operation(code, _BESIDE) if code is not None else None
@@ -140,26 +139,21 @@ def _kept_tasks(frame: FrameType) -> Iterator[CodeType]:
                 yield code
 
 
-def _started_beside(inside: set[CodeType], maker: Site) -> set[CodeType]:
-    """Code of the coroutines that a frame can have made, if one of the failing ones is among them.
+def _started_by(maker: Site) -> Iterator[set[CodeType]]:
+    """Code of the coroutines that a frame can have made, by what it names or keeps together.
 
     Args:
-        inside: the code that the failing task ran.
         maker: where the frame stands.
     """
     variables = dict(_frames.variables_in(maker.frame))
-    everything = names_in(maker.code)
     here = names_at(maker)
-    for names in (here, everything) if _starts_tasks(here) else (everything,):
-        group = set(_codes_of(_meant(names, maker.frame, variables)))
-        if group & inside:
-            return group
+    started = names_in_calls(maker.code, _STARTERS)
+    for names in (here, started) if _starts_tasks(here) else (started,):
+        yield set(_codes_of(_meant(names, maker.frame, variables)))
     for value in (*variables.values(), *_values_of(_frames.first_argument(maker.frame))):
         if is_a(value, list, tuple, set):
-            group = set(_codes_of(list(value)[:_ATTRIBUTES_SEEN]))
-            if group & inside:
-                return group
-    return set()
+            yield set(_codes_of(list(value)[:_ATTRIBUTES_SEEN]))
+    yield set(_codes_of(_meant(names_in(maker.code), maker.frame, variables)))
 
 
 def _starts_tasks(names: Names) -> bool:

@@ -75,6 +75,7 @@ CONDITIONS = {
     "engine",
     "no-engine",
     "owner-running",
+    "owner-elsewhere",
     "closed",
     "collected",
     "ended",

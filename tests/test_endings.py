@@ -183,3 +183,45 @@ def test_who_ended_a_connection_is_told(run_program: RunProgram, code: str | Non
     assert ended.returncode == 0, ended.stderr
     told = {name: sorted(set(found)) for name, found in json.loads(ended.stdout).items()}
     assert told == {name: [code] if code else [] for name in CASES[code]}
+
+
+IDLE = """
+import asyncio, json, os
+import asyncpg
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+import loopsentry
+
+loopsentry.install()
+DSN = os.environ["SCENARIO_DSN"]
+engine = create_async_engine(DSN.replace("postgresql://", "postgresql+asyncpg://"))
+told = []
+async def main():
+    for _ in range(60):
+        try:
+            async with engine.connect() as connection:
+                pid = await connection.scalar(text("select pg_backend_pid()"))
+                other = await asyncpg.connect(DSN)
+                await other.execute("select pg_terminate_backend($1)", pid)
+                await other.close()
+                await connection.execute(text("select 1"))
+        except Exception as exc:
+            found = loopsentry.diagnose(exc)
+            words = "switch" if "cannot switch to state" in str(exc.orig) else "other"
+            told.append([words, found.code, found.certainty])
+    await engine.dispose()
+asyncio.run(main())
+print(json.dumps(told))
+"""
+
+
+def test_an_idle_connection_that_the_server_ends_is_told_whatever_asyncpg_says(
+    run_program: RunProgram,
+) -> None:
+    """`cannot switch to state 11; another operation (2) is in progress` is no other operation."""
+    ended = run_program(IDLE)
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout)
+    assert {(code, certainty) for _, code, certainty in told} == {("LS501", "proven")}
+    if not any(words == "switch" for words, *_ in told):
+        pytest.skip("the end was always noticed at once, so that asyncpg never said that")

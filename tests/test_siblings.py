@@ -32,6 +32,7 @@ class Repository:
     def __init__(self, s): self.s = s
     async def orders(self): s = self.s; await WORK
     async def users(self): s = self.s; await WORK
+    async def warm(self): await asyncio.sleep(0)
     async def both(self): await asyncio.gather(self.orders(), self.users())
 
 class Other(Repository):
@@ -60,6 +61,22 @@ FORMS = {
     "helper": ("await at_once(orders(s), users(s))", "orders"),
     "methods": ("await Repository(s).both()", "orders"),
     "an object's": ("r = Repository(s)\n    await asyncio.gather(r.orders(), r.users())", "orders"),
+    "an object's, after another": (
+        (
+            "r = Repository(s)\n    await r.warm()\n"
+            "    async with asyncio.TaskGroup() as group:\n"
+            "        group.create_task(r.orders()); group.create_task(r.users())"
+        ),
+        "orders",
+    ),
+    "a list's, after another": (
+        (
+            "r = Repository(s)\n    await r.warm()\n"
+            "    tasks = [asyncio.create_task(f()) for f in (r.orders, r.users)]\n"
+            "    for task in tasks: await task"
+        ),
+        "orders",
+    ),
     "two objects'": ("await asyncio.gather(Repository(s).orders(), Other(s).others())", "orders"),
     "decorated": ("await asyncio.gather(decorated_orders(s), decorated_users(s))", "orders"),
     "task group": (

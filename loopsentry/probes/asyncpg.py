@@ -49,6 +49,8 @@ _TEXTS: tuple[tuple[str, SymptomKind, bool | None], ...] = (
     ("underlying connection is closed", "disconnected", False),
     ("connection is closed", "disconnected", False),
     (_NO_TRANSACTION, "released", False),
+    # The state after an error that no operation awaits: the server ended it (coreproto.pyx).
+    ("; another operation (2)", "disconnected", None),
     ("; another operation (", "busy", None),
     ("terminating connection due to", "disconnected", None),
     ("canceling statement due to user request", "cut-off", True),

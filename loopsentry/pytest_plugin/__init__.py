@@ -162,7 +162,8 @@ def pytest_make_collect_report(
     """Install after the module that imports what is watched; explain what importing it raised."""
     report = yield
     call: Any = getattr(report, "call", None)
-    run = _arm(collector.config, anyway=call is not None and _speaks_of_loops(call.excinfo))
+    excinfo = call.excinfo if call is not None else None
+    run = _arm(collector.config, anyway=_speaks_of_loops(excinfo.value if excinfo else None))
     if run is not None:
         run.add_to_collect_report(report)
     return report
@@ -179,19 +180,30 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Explain an exception of a test, its set-up or its tear-down."""
-    run = _arm(item.config, anyway=_speaks_of_loops(call.excinfo))
+    run = _arm(item.config, anyway=_speaks_of_loops(failure_of(item, call)))
     if run is None or not run.has_news(item, call):
         return (yield)
     return (yield from run.make_report(item, call))
 
 
-def _speaks_of_loops(excinfo: pytest.ExceptionInfo[BaseException] | None) -> bool:
+def failure_of(item: pytest.Item, call: pytest.CallInfo[None]) -> BaseException | None:
+    """What a test, its set-up or its tear-down failed with.
+
+    unittest's own plugin hands its exceptions over only inside the hook that makes the report
+    (_pytest/unittest.py: pytest_runtest_makereport).
+    """
+    waiting = getattr(item, "_excinfo", None)
+    excinfo = waiting[0] if isinstance(waiting, list) and waiting else call.excinfo
+    return excinfo.value if excinfo is not None else None
+
+
+def _speaks_of_loops(exc: BaseException | None) -> bool:
     """Whether an exception, or one that it came of, may concern loops though nothing is watched."""
-    if excinfo is None:
+    if exc is None:
         return False
     from .sections import arguments, tree
 
-    found = (e for e in tree(excinfo.value) if issubclass(type(e), (RuntimeError, ValueError)))
+    found = (e for e in tree(exc) if issubclass(type(e), (RuntimeError, ValueError)))
     texts = (text for exc in found for text in arguments(exc)[:1])
     return any(type(text) is str and "loop" in text for text in texts)
 

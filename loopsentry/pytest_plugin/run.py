@@ -26,6 +26,7 @@ from loopsentry.installation import (
 from loopsentry.model import Clue, Diagnosis
 from loopsentry.story import WIDEST, WIDTH
 
+from . import failure_of
 from .actors import Actor, Role, fixture_actor, place_of, test_actor
 from .sections import add_section, diagnosis_on, refer, without_notes
 from .settings import fail_on, watched_seconds
@@ -264,14 +265,13 @@ class Run:
 
     def has_news(self, item: Any, call: pytest.CallInfo[None]) -> bool:
         """Whether there is anything to add to a report; the question of nearly every test."""
-        failed = call.excinfo is not None or getattr(item, "_excinfo", None)
-        return bool(failed or self.heard or self.watch is not None)
+        return bool(failure_of(item, call) is not None or self.heard or self.watch is not None)
 
     def make_report(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Let pytest make its report, and add what is known to it."""
-        exc = self._exception(item, call)
+        exc = failure_of(item, call)
         diagnosis = self._examine(exc) if exc is not None else None
         self.blamed = None
         with without_notes(exc if diagnosis is not None else None):
@@ -343,14 +343,6 @@ class Run:
             stories = "\n\n".join(dict.fromkeys(map(render, grave)))
             report.outcome = "failed"
             report.longrepr = f"failed by loopsentry_fail_on\n\n{stories}"
-
-    @staticmethod
-    def _exception(item: Any, call: pytest.CallInfo[None]) -> BaseException | None:
-        # unittest's own plugin hands its exceptions over only inside this hook
-        # (_pytest/unittest.py: pytest_runtest_makereport).
-        waiting = getattr(item, "_excinfo", None)
-        excinfo = waiting[0] if isinstance(waiting, list) and waiting else call.excinfo
-        return excinfo.value if excinfo is not None else None
 
     def _examine(self, exc: BaseException) -> Diagnosis | None:
         if not isinstance(exc, Exception):
