@@ -316,6 +316,13 @@ def _names_of(instructions: Iterable[dis.Instruction]) -> Names:
     return found
 
 
+def names_by_line(code: CodeType) -> Iterator[tuple[int, str]]:
+    """Each line of code with each name that it reads, not in functions inside."""
+    for instruction in dis.get_instructions(code):
+        if isinstance(instruction.argval, str) and instruction.opname.startswith("LOAD_"):
+            yield _line_of(instruction), instruction.argval
+
+
 def _line_of(instruction: dis.Instruction) -> int:
     where = instruction.positions
     return (where.lineno if where is not None else None) or 0

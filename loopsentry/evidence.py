@@ -164,7 +164,9 @@ class Collector:
         same = is_same(owner if bound else None, current, known=happened.known, refused=refused)
         units = tuple(s.target for s in found.sightings if s.kind == "connection")
         failure = self._first_failure(birth, units)
-        other = self._other_operation(found, symptoms) if same is not False else None
+        other, apart = None, False
+        if same is not False:
+            other, apart = self._other_operation(found, symptoms)
         busy = says(symptoms, "busy")
         cut = busy and other is None and same is not False and holds_cancelled(found.traced)
         if busy and same and not (other or cut or cancellation or failure):
@@ -186,6 +188,7 @@ class Collector:
             phase=phase_of(operation, found.library, clue),
             stage=stage_of(found.library, operation),
             other=other,
+            apart=apart,
             first_failure=failure,
             engine=engine,
             face=self._face(found),
@@ -221,7 +224,9 @@ class Collector:
             )
         return Case(evidence, incident.complaint, units)
 
-    def collect_hang(self, loop: Any, hang: Hang, sites: list[Site]) -> Evidence:
+    def collect_hang(
+        self, loop: Any, hang: Hang, sites: list[Site], inside: tuple[Any, ...]
+    ) -> Evidence:
         """Gather what is known of a loop that stands still, from the stack of its thread."""
         record = self.registry.meet(loop, lambda: _frames.describe_all(_frames.thread_of(loop)))
         recognised = self.recognise(_frames.describe_all(sites))
@@ -236,6 +241,7 @@ class Collector:
             contexts=contexts_of(recognised, record, None, forked=False),
             followed=followed_by(recognised, record),
             hang=hang,
+            engine=self.engine_of(Clue(), inside),
         )
 
     def _closing(
@@ -494,20 +500,34 @@ class Collector:
             called = "begin" if beginning else "connect"
         return called, leaving
 
-    def _other_operation(self, found: Found, symptoms: tuple[Symptom, ...]) -> Operation | None:
-        """Who else works with the subject: another task of this loop, or a recorded opening."""
+    def _other_operation(
+        self, found: Found, symptoms: tuple[Symptom, ...]
+    ) -> tuple[Operation | None, bool]:
+        """Who else works with the subject: another task of this loop, or a recorded opening.
+
+        And whether that task does so through a session of its own.
+        """
         if not found.aliases:
-            return None
+            return None, False
         loop = asyncio._get_running_loop()
+        working = None
         if loop is not None:
-            operation = search_tasks(loop, found.aliases, self._stands_for)
-            if operation is not None:
-                return operation
+            working = search_tasks(loop, found.aliases, self._stands_for)
+        if working is not None:
+            operation, sites = working
+            here = {id(s.target) for s in found.sightings if s.kind == "session"}
+            there = self._sessions_in(sites)
+            return operation, bool(here and there and here.isdisjoint(there))
         shared = says(symptoms, "provisioning", "illegal-state")
         opening = self._opening(found) if shared else None
         if opening is None and (shared or any(symptom.under_way for symptom in symptoms)):
-            return find_sibling(found.traced)
-        return opening
+            return find_sibling(found.traced), False
+        return opening, False
+
+    def _sessions_in(self, sites: list[Site]) -> set[int]:
+        targets = (_frames.first_argument(s.frame) for s in sites if not _frames.is_user(s.frame))
+        seen = (self.sight(target) for target in targets if target is not None)
+        return {id(s.target) for s in seen if s is not None and s.kind == "session"}
 
     def _holders(
         self, sighting: Sighting | None, symptoms: tuple[Symptom, ...]

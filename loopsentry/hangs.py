@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import _base as futures_base
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import dropwhile, islice, takewhile
 from types import FrameType, FunctionType
 from typing import Any
 
@@ -47,12 +47,14 @@ class Standstill:
         ident: the thread's.
         frame: its innermost frame.
         seen: what has to be the same the next time.
+        inside: what the library's functions are about in which it waits, the innermost first.
     """
 
     loop: Any
     ident: int
     frame: FrameType
     seen: tuple[Any, ...] = field(default=())
+    inside: tuple[Any, ...] = field(default=())
 
 
 def loop_in(frame: FrameType | None) -> Any:
@@ -109,11 +111,20 @@ def _lost_wakeup(standstill: Standstill) -> Hang | None:
     task = getattr(getattr(first, "_callback", None), "__self__", None)
     task = task if is_a(task, asyncio.Task) else _waiting_for(loop, first)
     waiting = _wait_of(task, standstill, "what is done already") if task is not None else None
+    standstill.inside = _library_of(task) if task is not None else ()
     return Hang(
         kind="lost-wakeup",
         certainty="proven",
         waits=(waiting or Wait(thread=_name_of(standstill.ident), awaits="a wake-up"),),
     )
+
+
+def _library_of(task: Any) -> tuple[Any, ...]:
+    """What a library works on, if a function of its own, not of the user's, waits in a task."""
+    inwards = list(sites_of(task))
+    outwards = (site.frame for site in reversed(inwards))
+    waiting = dropwhile(lambda frame: _frames.module_of(frame).startswith("asyncio."), outwards)
+    return tuple(map(first_argument, takewhile(lambda frame: not _frames.is_user(frame), waiting)))
 
 
 def _waiting_for(loop: Any, handle: Any) -> Any:

@@ -42,7 +42,7 @@ def search_tasks(
     loop: asyncio.AbstractEventLoop,
     aliases: set[int],
     stands_for: Callable[[Any], Any] = lambda target: target,
-) -> Operation | None:
+) -> tuple[Operation, list[Site]] | None:
     """Find another task of the running loop that has an object in its frames.
 
     Args:
@@ -51,7 +51,8 @@ def search_tasks(
         stands_for: gives what an object has to do with, as the connection of a prepared statement.
 
     Returns:
-        What that task does, None if there is none or the time allowed ran out.
+        What that task does and its frames, the outermost first; None if there is none or the time
+        allowed ran out.
     """
     deadline = perf_counter() + SEARCH_SECONDS
     mine = asyncio.current_task(loop)
@@ -67,13 +68,14 @@ def search_tasks(
         place = _frames.user_place(reversed(sites)) or _place_of_call(task, sites[0])
         if shielded and sites[-1].code.co_name in _WAITING:
             continue  # it waits for the present task, which a library started on its behalf
-        return Operation(
+        operation = Operation(
             task=task.get_name(),
             function=place.function,
             file=place.file,
             line=place.line,
             state="cancelled" if task.cancelling() else "waiting",
         )
+        return operation, sites
     return None
 
 

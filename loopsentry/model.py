@@ -513,6 +513,7 @@ class Evidence:
         collected: whether the garbage collector, not the program, caused it.
         leaving: whether a block that ends by a commit was being left.
         other: another task's operation on the same object.
+        apart: whether that task works on it through a session of its own, while another's is here.
         first_failure: what had already made the object unusable.
         engine: the engine it came from.
         face: which of its cause's forms it has, if a probe can tell.
@@ -551,6 +552,7 @@ class Evidence:
     collected: bool = False
     leaving: bool = False
     other: Operation | None = None
+    apart: bool = False
     first_failure: FirstFailure | None = None
     engine: EngineInfo | None = None
     face: Face | None = None

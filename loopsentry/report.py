@@ -143,15 +143,18 @@ class Examiner:
         """Tell the sinks and subscribers of what has no exception, and is shown elsewhere."""
         self._tell(diagnosis, shown=True)
 
-    def report_hang(self, loop: Any, hang: Hang, sites: list[Site]) -> None:
+    def report_hang(
+        self, loop: Any, hang: Hang, sites: list[Site], inside: tuple[Any, ...] = ()
+    ) -> None:
         """Tell why a loop stands still, from another thread.
 
         Args:
             loop: the loop.
             hang: what was seen.
             sites: the stack of the loop's thread, the innermost first.
+            inside: what the library works on in which it waits, the innermost first.
         """
-        diagnosis = self.judge(self.collector.collect_hang(loop, hang, sites))
+        diagnosis = self.judge(self.collector.collect_hang(loop, hang, sites, inside))
         if diagnosis is not None:
             self._tell(diagnosis, shown=False)
 

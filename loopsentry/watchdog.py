@@ -30,8 +30,9 @@ SIGHTINGS = 4
 #: What a thread needs to be gone after its last line; forking warns of any that is left.
 GONE_SECONDS = 0.002
 
-#: Takes a loop that stands still, why, and the frames of its thread, the innermost first.
-Teller = Callable[[Any, Hang, list[_frames.Site]], None]
+#: Takes a loop that stands still, why, the frames of its thread, and the objects that a library
+#: works on in which it waits; both the innermost first.
+Teller = Callable[[Any, Hang, list[_frames.Site], tuple[Any, ...]], None]
 
 
 class Watchdog:
@@ -135,7 +136,8 @@ class Watchdog:
         self._told.add(loop)
         self._seen.pop(ident, None)
         waits = tuple(replace(wait, seconds=now - first) for wait in hang.waits)
-        self.tell(loop, replace(hang, waits=waits), _frames.sites_of_stack(frame))
+        sites = _frames.sites_of_stack(frame)
+        self.tell(loop, replace(hang, waits=waits), sites, standstill.inside)
 
 
 def _are_same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:

@@ -53,6 +53,8 @@ def match(evidence: Evidence) -> Verdict | None:
 
 
 def _busy(evidence: Evidence) -> bool:
+    if evidence.apart:
+        return False  # what is at work is another session's: the connection is shared
     left_behind = evidence.cancelled or evidence.first_failure is not None
     beside = evidence.other is not None or (evidence.same_loop is True and not left_behind)
     return evidence.has("busy") and beside

@@ -22,4 +22,6 @@ def match(evidence: Evidence) -> Verdict | None:
         return None
     if not evidence.left_unusable:
         return None
+    if evidence.subject is None and all(symptom.quoted for symptom in evidence.symptoms):
+        return None  # words of the program's own, of which no library complained
     return Verdict(certainty="undetermined", explains=frozenset())

@@ -24,7 +24,10 @@ from loopsentry._frames import (
     describe_all,
     first_argument,
     is_loop,
+    is_user,
     module_of,
+    names_by_line,
+    place_of_code,
     site_of,
     user_place,
     variables_in,
@@ -86,12 +89,19 @@ class _Starts:
             self.registry.start(loop, lambda: self._describe(frame))
 
     def loop_is_new(self, frame: FrameType) -> None:
-        """Hear that a loop is being made; whoever makes one without a runner may not start it."""
+        """Hear that a loop is being made; whoever makes one without a runner may not start it.
+
+        A function that reads `run_until_complete` or `run_forever` on one line does.
+        """
         loop = first_argument(frame)
-        if is_loop(loop):
-            info = self._describe(frame)
-            if info.runner is not None:
-                self.registry.start(loop, lambda: info)
+        if not is_loop(loop):
+            return
+        info = self._describe(frame)
+        if info.runner is None:
+            place = _start_below(frame)
+            info = replace(info, started_by=place)
+        if info.started_by is not None or info.runner is not None:
+            self.registry.start(loop, lambda: info)
 
     def thread_starts(self, frame: FrameType) -> None:
         """Hear that a thread is being started."""
@@ -116,6 +126,20 @@ class _Starts:
         if info.started_by is None and not _outlives(sites):
             return replace(info, started_by=self.threads.get(threading.current_thread()))
         return info
+
+
+def _start_below(frame: FrameType) -> Place | None:
+    """The one line on which the user's function that makes a loop names what runs it."""
+    maker = next((site for site in walk_live(frame) if is_user(site.frame)), None)
+    if maker is None:
+        return None
+    lines = {line for line, name in names_by_line(maker.code) if name in _RUNS}
+    if len(lines) != 1:
+        return None
+    return replace(place_of_code(maker.code), line=lines.pop())
+
+
+_RUNS = frozenset({"run_until_complete", "run_forever"})
 
 
 def _on_new_loop(listener: Callable[[FrameType], None]) -> Undo:
