@@ -133,7 +133,7 @@ def test_a_group_tells_the_story_on_the_member_that_complains() -> None:
     assert not hasattr(group, "__notes__")
     assert not hasattr(other, "__notes__")
     assert other.args == ("k",)
-    assert "[LS103]" in str(complaint)
+    assert "[LS000]" in str(complaint)
     assert len(complaint.__notes__) == 1
 
 
