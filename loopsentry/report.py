@@ -189,13 +189,23 @@ class Examiner:
         if clue.reaches_program:
             complaint = case.complaint
             own = not complaint.symptom.quoted
-            self._write_on(clue.wrapper or exc, diagnosis, complaint.exc, rewrite=own)
+            shown = self._shown_alone(exc, clue) or complaint.exc
+            self._write_on(clue.wrapper or exc, diagnosis, shown, rewrite=own)
             steps = steps_to(complaint.exc, exc)
             if key is not None and steps is not None and diagnosis.action == "none":
                 note = self._story_of(diagnosis)
                 self.repeats.remember(key, Told(diagnosis, note, steps, own))
         self._tell(diagnosis, shown=clue.reaches_program)
         return diagnosis
+
+    def _shown_alone(self, exc: BaseException, clue: Clue) -> BaseException | None:
+        """What a finaliser failed with, if it complains itself: its text is all that is printed.
+
+        The interpreter leaves out what an ignored exception came of, and its notes
+        (Python/errors.c: write_unraisable_exc_file).
+        """
+        symptom = self.collector.read(exc) if clue.ignored else None
+        return exc if symptom is not None and not symptom.quoted else None
 
     def _repeat(self, exc: BaseException, clue: Clue, told: Told) -> Diagnosis:
         """Write what is known on one more exception, and count it."""

@@ -57,7 +57,7 @@ def find_sibling(sites: list[Site]) -> Operation | None:
             others = beside - inside
             if beside & inside and len(others) <= 1:
                 return _operation((others or beside).pop(), _BESIDE)
-    code = _held_beside(own[0], sites[: sites.index(own[0])])
+    code = _held_beside(own[0], sites[: sites.index(own[0])]) or _shielded(own)
     return _operation(code, _BESIDE) if code is not None else None
 
 
@@ -92,6 +92,19 @@ def _held_beside(maker: Site, library: list[Site]) -> CodeType | None:
     repeated = any(is_a(each, CoroutineType) and each.cr_code.co_name == method for each in made)
     beside = repeated or _awaits_group(names)
     return maker.code if beside and method in names.attributes else None
+
+
+def _shielded(makers: list[Site]) -> CodeType | None:
+    """The one function that goes on after another gave up waiting for it, as `shield` lets it."""
+    codes: set[CodeType] = set()
+    for maker in makers:
+        names = names_in_calls(maker.code, _SHIELDS)
+        codes.update(_codes_of(_meant(names, maker.frame, _frames.variables_in(maker.frame))))
+    codes -= {maker.code for maker in makers}
+    return codes.pop() if len(codes) == 1 else None
+
+
+_SHIELDS = frozenset({"shield"})
 
 
 def holds_cancelled(sites: list[Site]) -> bool:

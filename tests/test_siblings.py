@@ -54,6 +54,14 @@ FORMS = {
         "await asyncio.gather(*[f() for f in [functools.partial(load, s, 1)] * 2])",
         "load",
     ),
+    "shielded": (
+        (
+            "try: await asyncio.wait_for(asyncio.shield(orders(s)), 0.01)\n"
+            "    except TimeoutError: pass\n"
+            "    await users(s)"
+        ),
+        "orders",
+    ),
     "as completed": (
         "for done in asyncio.as_completed([load(s, 1), load(s, 2)]): await done",
         "load",
