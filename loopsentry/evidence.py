@@ -232,8 +232,13 @@ class Collector:
         recognised = self.recognise(_frames.describe_all(sites))
         current = role_b(record, None)
         first = hang.waits[0]
+        seen = next(filter(None, map(self.sight, inside)), None)
+        pool = seen if hang.kind == "pool-exhausted" else None
+        birth = self.registry.birth_of(pool.target) if pool is not None else None
         return Evidence(
             symptoms=(),
+            subject=self._subject(pool, birth, Found(Incident([], sites=[]), []), None),
+            holders=self.registry.holders_of(pool.target) if pool is not None else (),
             current=replace(current, thread=first.thread) if current is not None else None,
             used_at=first.place,
             stack=_frames.user_stack(sites),

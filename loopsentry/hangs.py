@@ -13,7 +13,7 @@ import gc
 import sys
 import threading
 from asyncio import runners
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import _base as futures_base
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ from ._endless import is_in_endless_loop
 from ._frames import first_argument, user_place, variables_in, walk_back
 from .exceptions import is_a
 from .holders import sites_of, task_waiting_for
-from .model import Certainty, Hang, Place, Wait
+from .model import Certainty, Hang, Holder, Place, Wait
 
 FRAMES_SEEN = 200
 
@@ -48,6 +48,8 @@ class Standstill:
         frame: its innermost frame.
         seen: what has to be the same the next time.
         inside: what the library's functions are about in which it waits, the innermost first.
+        holders_of: says who has the connections of a pool, where all of them are out.
+        late: whether this look is the last one before it is told, for what takes long.
     """
 
     loop: Any
@@ -55,6 +57,8 @@ class Standstill:
     frame: FrameType
     seen: tuple[Any, ...] = field(default=())
     inside: tuple[Any, ...] = field(default=())
+    holders_of: Callable[[Any], tuple[Holder, ...]] = field(default=lambda _: ())
+    late: bool = False
 
 
 def loop_in(frame: FrameType | None) -> Any:
@@ -79,7 +83,7 @@ def look(standstill: Standstill) -> Hang | None:
     found = _lost_wakeup(standstill)
     if found is None and not _sleeps(standstill.frame):
         found = _self_deadlock(standstill)
-    return found or _starved(standstill) or _unfinished(standstill)
+    return found or _starved(standstill) or _unfinished(standstill) or _drained(standstill)
 
 
 def _sleeps(frame: FrameType) -> bool:
@@ -313,6 +317,54 @@ def _is_queued(executor: Any, source: Any) -> bool:
             if holder is queue or any(each is queue for each in gc.get_referrers(holder)):
                 return True
     return False
+
+
+# a pool that nothing comes back to -------------------------------------------------------------
+
+
+def _drained(standstill: Standstill) -> Hang | None:
+    """A pool whose connections are all with tasks that wait for it too, or with nothing at work.
+
+    Without a time-out, asyncpg's default, a task waits for ever then (asyncpg/pool.py: acquire).
+    """
+    if not _sleeps(standstill.frame):
+        return None
+    waiting = _waiting_for_pools(standstill)
+    if not waiting:
+        return None
+    pool = waiting[0][1]
+    tasks = [task for task, wanted in waiting if wanted is pool]
+    standstill.seen = (pool, *tasks)
+    if not standstill.late:
+        return Hang(kind="pool-exhausted", certainty="likely", waits=())
+    holders = standstill.holders_of(pool)
+    names = {task.get_name() for task in tasks}
+    if not holders or any(h.task not in names and (h.task or not h.searched) for h in holders):
+        return None
+    standstill.inside = (pool,)
+    for_ever = all(holder.task in names for holder in holders)
+    waits = (_wait_of(task, standstill, "a connection of the pool") for task in tasks)
+    certainty: Certainty = "proven" if for_ever else "likely"
+    return Hang(kind="pool-exhausted", certainty=certainty, waits=tuple(waits))
+
+
+def _waiting_for_pools(standstill: Standstill) -> list[tuple[Any, Any]]:
+    """The tasks of a loop that wait in a pool's queue, without a time-out, each with its pool."""
+    found = []
+    for task in _tasks_of(standstill.loop):
+        waiter = getattr(task, "_fut_waiter", None)
+        if waiter is None or waiter.done() or _has_timer(task, standstill.loop):
+            continue
+        frames = [site.frame for site in sites_of(task)]
+        if not frames or _frames.module_of(frames[-1]) != "asyncio.queues":
+            continue
+        if any(_frames.module_of(each) == "asyncio.timeouts" for each in frames):
+            continue
+        pools = (each for each in _library_of(task) if "Pool" in type(each).__name__)
+        pool = next(pools, None)
+        if pool is not None:
+            found.append((task, pool))
+    return found
 
 
 # a cancellation that was swallowed -------------------------------------------------------------

@@ -129,7 +129,10 @@ class Installation:
         if self.watchdog is not None and self.watchdog.seconds == seconds:
             return
         self.pause_watch()
-        self.watchdog = Watchdog(seconds, self.examiner.report_hang) if seconds else None
+        self.watchdog = None
+        if seconds:
+            tell, holders_of = self.examiner.report_hang, self.registry.holders_of
+            self.watchdog = Watchdog(seconds, tell, holders_of)
         if not STARTS_HEARD:
             self.resume_watch()
 

@@ -426,7 +426,7 @@ class Holder:
     searched: bool = False
 
 
-HangKind = Literal["lost-wakeup", "self-deadlock", "unfinished-cancellation"]
+HangKind = Literal["lost-wakeup", "self-deadlock", "unfinished-cancellation", "pool-exhausted"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

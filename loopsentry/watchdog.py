@@ -19,7 +19,7 @@ from typing import Any
 from . import _frames
 from ._safely import safely
 from .hangs import Standstill, is_ending, look, look_at_end, loop_in
-from .model import Hang
+from .model import Hang, Holder
 
 #: Seconds between two looks, at most.
 PERIOD = 0.25
@@ -44,10 +44,17 @@ class Watchdog:
     Args:
         seconds: how long a loop has to stand still before it is told.
         tell: takes what was found.
+        holders_of: says who has the connections of a pool.
     """
 
-    def __init__(self, seconds: float, tell: Teller) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        tell: Teller,
+        holders_of: Callable[[Any], tuple[Holder, ...]] = lambda _: (),
+    ) -> None:
         self.seconds = seconds
+        self.holders_of = holders_of
         self.period = min(PERIOD, seconds / SIGHTINGS)
         self.tell = tell
         self._pause = allocate_lock()
@@ -122,22 +129,26 @@ class Watchdog:
         loop = loop_in(frame)
         if loop is None or loop in self._told:
             return
-        standstill = Standstill(loop, ident, frame)
+        known = self._seen.get(ident)
+        late = known is not None and self._is_long(now, known[1], known[2] + 1)
+        standstill = Standstill(loop, ident, frame, holders_of=self.holders_of, late=late)
         hang = look(standstill)
         if hang is None or not standstill.seen:
             self._seen.pop(ident, None)
             return
-        known = self._seen.get(ident)
         same = known is not None and _are_same(known[0], standstill.seen)
         first, times = (known[1], known[2] + 1) if known is not None and same else (now, 1)
         self._seen[ident] = (standstill.seen, first, times)
-        if now - first < self.seconds - self.period or times < SIGHTINGS:
+        if not late or not self._is_long(now, first, times):
             return
         self._told.add(loop)
         self._seen.pop(ident, None)
         waits = tuple(replace(wait, seconds=now - first) for wait in hang.waits)
         sites = _frames.sites_of_stack(frame)
         self.tell(loop, replace(hang, waits=waits), sites, standstill.inside)
+
+    def _is_long(self, now: float, first: float, times: int) -> bool:
+        return now - first >= self.seconds - self.period and times >= SIGHTINGS
 
 
 def _are_same(one: tuple[Any, ...], other: tuple[Any, ...]) -> bool:

@@ -167,6 +167,57 @@ def test_a_cancelled_task_that_goes_round_again_is_told(name: str, run_program: 
     assert record["fixes"], ended.output
 
 
+POOL = """
+import os, asyncpg
+kept = []
+async def hold(pool):
+    kept.append(await pool.acquire())
+async def nested(pool):
+    async with pool.acquire() as first:
+        async with pool.acquire(): pass
+async def ask(pool):
+    async with pool.acquire(): pass
+async def work(pool):
+    async with pool.acquire() as connection: await connection.execute("select pg_sleep(2)")
+async def main():
+    pool = await asyncpg.create_pool(os.environ["SCENARIO_DSN"], min_size=1, max_size=1)
+    {body}
+    pool.terminate()
+asyncio.run(main())
+"""
+#: What empties a pool, how sure that is, and in which function that is told.
+EMPTIES = {
+    "one task asks twice": ("asyncio.wait([asyncio.create_task(nested(pool))]", "proven", "nested"),
+    "a connection is kept": (
+        "hold(pool); await asyncio.wait([asyncio.create_task(ask(pool))]",
+        "likely",
+        "ask",
+    ),
+    "the last one is at work": (
+        "asyncio.wait([asyncio.create_task(f(pool)) for f in (work, ask)]",
+        "",
+        "",
+    ),
+    "time is limited": (
+        "hold(pool); await asyncio.wait([asyncio.create_task(pool.acquire(timeout=2))]",
+        "",
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EMPTIES)
+def test_a_pool_that_nothing_comes_back_to_is_told(name: str, run_program: RunProgram) -> None:
+    """Who waits for a pool without a limit is told when nobody can give a connection back."""
+    body, certainty, function = EMPTIES[name]
+    ended = run_program(HEAD + POOL.format(body=f"await {body}, timeout=2.5)"), env=WATCH)
+    told = [
+        (r["code"], r["certainty"], (r["used_at"] or {}).get("function")) for r in ended.records
+    ]
+    assert told == ([("LS604", certainty, function)] if certainty else []), ended.output
+    assert all(r["holders"] and r["waits"] and r["fixes"] for r in ended.records)
+
+
 HEALTHY: dict[str, str] = {
     "blocks in a coroutine": "async def main(): time.sleep(2)\nasyncio.run(main())",
     "blocks in a bare callback": """
