@@ -13,6 +13,7 @@ import sysconfig
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from types import CodeType, FrameType, TracebackType
 from typing import Any, NamedTuple, TypeGuard
@@ -255,6 +256,10 @@ def first_argument(frame: FrameType) -> Any:
     return variables_in(frame).get(code.co_varnames[0])
 
 
+#: Line and column of an expression's beginning, and those of its end.
+Span = tuple[tuple[int, int], tuple[int, int]]
+
+
 class Names(NamedTuple):
     """What code reads: variables of its own or its module, and attributes of anything."""
 
@@ -285,21 +290,24 @@ def names_in_calls(code: CodeType, functions: frozenset[str]) -> Names:
         functions: their names, as variables or as attributes.
     """
     instructions = list(dis.get_instructions(code))
-    spans = [_span_of(each) for each in instructions if each.opname.startswith("CALL")]
+    spans = [span_of(each) for each in instructions if each.opname.startswith("CALL")]
     named = (each for each in instructions if each.argval.__class__ is str)
-    called = [_span_of(each) for each in named if each.argval in functions]
+    called = [span_of(each) for each in named if each.argval in functions]
     # A call begins where the expression begins that names its function.
     calls = [s for s in spans if any(s[0] == c[0] and c[1] <= s[1] for c in called)]
-    found = _names_of(
-        each
-        for each in instructions
-        for begin, end in [_span_of(each)]
-        if any(first <= begin and end <= last for first, last in calls)
-    )
+    found = Names(set(), set())
+    for call in calls:
+        found = found.joined(names_within(code, call))
     for inner in code.co_consts:
         if isinstance(inner, CodeType) and inner.co_name.startswith("<"):
             found = found.joined(names_in_calls(inner, functions))
     return found
+
+
+def names_within(code: CodeType, span: Span) -> Names:
+    """The names that the expression reads whose beginning and end are given."""
+    spans = ((each, span_of(each)) for each in dis.get_instructions(code))
+    return _names_of(each for each, s in spans if span[0] <= s[0] and s[1] <= span[1])
 
 
 def _names_of(instructions: Iterable[dis.Instruction]) -> Names:
@@ -328,7 +336,7 @@ def _line_of(instruction: dis.Instruction) -> int:
     return (where.lineno if where is not None else None) or 0
 
 
-def _span_of(instruction: dis.Instruction) -> tuple[tuple[int, int], tuple[int, int]]:
+def span_of(instruction: dis.Instruction) -> Span:
     """Line and column of an expression's beginning and end; zeros where they are not known."""
     where = instruction.positions
     if where is None or where.lineno is None or where.col_offset is None:
@@ -337,34 +345,58 @@ def _span_of(instruction: dis.Instruction) -> tuple[tuple[int, int], tuple[int, 
     return begin, (where.end_lineno or where.lineno, where.end_col_offset or where.col_offset)
 
 
+class Block(NamedTuple):
+    """A `with` block.
+
+    Attributes:
+        name: what it gave its name to, empty without one.
+        line: where it begins.
+        span: its expression's beginning and end, each as line and column.
+    """
+
+    name: str
+    line: int
+    span: Span
+
+
 def is_inside_block(site_: Site, target: object) -> bool:
     """Whether a frame stands inside a `with` block that gave an object its name."""
     variables = variables_in(site_.frame)
-    return any(variables.get(name) is target for name, _ in blocks_around(site_) if name)
+    named = (block.name for block in blocks_around(site_) if block.name)
+    return any(variables.get(name) is target for name in named)
 
 
-def blocks_around(site_: Site) -> Iterator[tuple[str, int]]:
-    """The name that each `with` block around a site gave, empty without one, and its line.
+def blocks_around(site_: Site) -> Iterator[Block]:
+    """The `with` blocks around a site.
 
     Each block is guarded up to its end by entries of the exception table that lead to its exit; the
     first begins where the name is stored (CPython: InternalDocs/exception_handling.md, compile.c).
     """
+    blocks = _blocks_in(site_.code)
+    yield from (block for start, end, block in blocks if start <= site_.at < end)
+
+
+@lru_cache(maxsize=256)
+def _blocks_in(code: CodeType) -> tuple[tuple[int, int, Block], ...]:
     guards: dict[int, tuple[int, int]] = {}
-    for entry in getattr(dis.Bytecode(site_.code), "exception_entries", ()):
+    for entry in getattr(dis.Bytecode(code), "exception_entries", ()):
         start, end = guards.get(entry.target, (entry.start, entry.end))
         guards[entry.target] = min(start, entry.start), max(end, entry.end)
-    instructions = list(dis.get_instructions(site_.code))
+    instructions = list(dis.get_instructions(code))
     exits = {
-        before.offset: after.positions
+        before.offset: after
         for before, after in itertools.pairwise(instructions)
         if after.opname == "WITH_EXCEPT_START"
     }
     names = {each.offset: each.argval for each in instructions if each.opname.startswith("STORE_")}
+    found = []
     for exit_, (start, end) in guards.items():
-        if exit_ in exits and start <= site_.at < end:
+        if exit_ in exits:
             stored: Any = names.get(start, "")
-            line = getattr(exits[exit_], "lineno", None) or 0
-            yield str(stored[0] if isinstance(stored, tuple) else stored), line
+            name = str(stored[0] if isinstance(stored, tuple) else stored)
+            block = Block(name, _line_of(exits[exit_]), span_of(exits[exit_]))
+            found.append((start, end, block))
+    return tuple(found)
 
 
 def names_at(site_: Site) -> Names:

@@ -24,6 +24,7 @@ from typing import Any
 from . import _frames
 from ._endless import is_in_endless_loop
 from ._frames import first_argument, user_place, variables_in, walk_back
+from ._locks import LOCK, is_held_in, lock_wanted
 from .exceptions import is_a
 from .holders import sites_of, task_waiting_for
 from .model import Certainty, Hang, Holder, Place, Wait
@@ -49,6 +50,7 @@ class Standstill:
         seen: what has to be the same the next time.
         inside: what the library's functions are about in which it waits, the innermost first.
         holders_of: says who has the connections of a pool, where all of them are out.
+        stuck: the loops that are told of with this one.
         late: whether this look is the last one before it is told, for what takes long.
     """
 
@@ -58,6 +60,7 @@ class Standstill:
     seen: tuple[Any, ...] = field(default=())
     inside: tuple[Any, ...] = field(default=())
     holders_of: Callable[[Any], tuple[Holder, ...]] = field(default=lambda _: ())
+    stuck: tuple[Any, ...] = field(default=())
     late: bool = False
 
 
@@ -148,20 +151,22 @@ def _self_deadlock(standstill: Standstill) -> Hang | None:
     if who.can_move_thread(standstill.ident):
         return None
     standstill.seen = tuple(who.met)
+    standstill.stuck = tuple(who.stuck_loops())
     blocked = _blocked_on(standstill.frame)
     thread = _name_of(standstill.ident)
     place = user_place(_frames.sites_of_stack(standstill.frame))
     task = asyncio.current_task(standstill.loop)
     words = "a thread" if is_a(blocked, threading.Thread) else "the result of a coroutine"
+    lock = is_a(blocked, LOCK)
+    words = "a lock that a waiting task holds" if lock else words
     first = Wait(
         task=task.get_name() if task is not None else None,
         thread=thread,
         place=place,
         awaits=f"{words}, blocking",
     )
-    return Hang(
-        kind="self-deadlock", certainty="proven", waits=(first, *who.waits()), blocking=True
-    )
+    waits = (first, *who.waits())
+    return Hang(kind="self-deadlock", certainty="proven", waits=waits, blocking=True, lock=lock)
 
 
 def _starved(standstill: Standstill) -> Hang | None:
@@ -185,9 +190,10 @@ class _Who:
     """Who can still move: everything that is not known to be stuck can."""
 
     def __init__(self, standstill: Standstill) -> None:
-        self.loop = standstill.loop
         self.home = standstill
         self.threads = sys._current_frames()
+        running = ((ident, loop_in(frame)) for ident, frame in self.threads.items())
+        self.idents = {loop: ident for ident, loop in running if loop is not None}
         self.met: list[Any] = []
         self._asked: list[Any] = []
 
@@ -203,23 +209,37 @@ class _Who:
         self.met.append(blocked)
         if is_a(blocked, threading.Thread):
             return blocked.ident is None or self.can_move_thread(blocked.ident)
+        if is_a(blocked, LOCK):
+            return self.can_be_released(blocked)
         return self.can_move_future(blocked)
 
     def can_move_future(self, future: Any) -> bool:
         """Whether somebody can still complete a thread's future."""
         if future.done():
             return True
-        task = _task_behind(self.loop, future)
-        if task is _NOT_BEGUN:
-            return self._can_move_home()
-        return task is None or self.can_move_task(task)
+        for loop in self.idents:
+            task = _task_behind(loop, future)
+            if task is _NOT_BEGUN:
+                return self._can_run(loop)
+            if task is not None:
+                return self.can_move_task(task)
+        return True
+
+    def can_be_released(self, lock: Any) -> bool:
+        """Whether the one that is seen to hold a lock, inside a `with` block, can go on."""
+        for loop in self.idents:
+            for task in _tasks_of(loop):
+                if any(is_held_in(site, lock) for site in sites_of(task)):
+                    self.met.append(task)
+                    return self.can_move_task(task)
+        return True
 
     def can_move_task(self, task: Any) -> bool:
-        """Whether a task of the loop can go on."""
+        """Whether a task can go on."""
         if any(task is each for each in self._asked):
             return False
         self._asked.append(task)
-        if not self._can_move_home():
+        if not self._can_run(task.get_loop()):
             return False
         waiter = getattr(task, "_fut_waiter", None)
         if waiter is None or waiter.done():
@@ -227,15 +247,17 @@ class _Who:
         if is_a(waiter, asyncio.Task):
             return self.can_move_task(waiter)
         source = _source_of(waiter)
-        return source is None or self._can_be_begun(source)
+        return source is None or self._can_be_begun(source, task.get_loop())
 
-    def _can_move_home(self) -> bool:
-        """Whether the loop's own thread can go on: it sleeps, or what blocks it can move."""
-        return _sleeps(self.home.frame) or self.can_move_thread(self.home.ident)
+    def _can_run(self, loop: Any) -> bool:
+        """Whether a loop's own thread can go on: it sleeps, or what blocks it can move."""
+        ident = self.idents.get(loop)
+        frame = self.threads.get(ident) if ident is not None else None
+        return frame is None or _sleeps(frame) or self.can_move_thread(ident or 0)
 
-    def _can_be_begun(self, source: Any) -> bool:
-        """Whether work that waits for a thread of the loop's executor can get one."""
-        executor: Any = getattr(self.loop, "_default_executor", None)
+    def _can_be_begun(self, source: Any, loop: Any) -> bool:
+        """Whether work that waits for a thread of a loop's executor can get one."""
+        executor: Any = getattr(loop, "_default_executor", None)
         if source.running() or source.done() or not _is_queued(executor, source):
             return True
         threads = list(executor._threads)
@@ -243,22 +265,26 @@ class _Who:
             return True
         return any(self.can_move_thread(thread.ident or 0) for thread in threads)
 
+    def stuck_loops(self) -> Iterator[Any]:
+        """The loops whose threads were found to be stuck."""
+        return (loop for loop, ident in self.idents.items() if ident in self._asked)
+
     def waits(self) -> Iterator[Wait]:
         """The other threads that were found to be stuck."""
         for ident in self._asked:
             if isinstance(ident, int) and ident != self.home.ident:
                 place = user_place(_frames.sites_of_stack(self.threads.get(ident)))
-                awaits = "the result of a coroutine on this loop"
+                awaits = "the result of a coroutine"
                 yield Wait(thread=_name_of(ident), place=place, awaits=awaits)
 
 
 def _blocked_on(frame: FrameType | None) -> Any:
-    """What the innermost call of a thread waits for: a thread's future, another thread, or None."""
+    """What a thread's innermost call waits for: a thread's future, a thread, a lock, or None."""
     for each in walk_back(frame):
         if each.f_code in _RESULT or each.f_code is _JOIN:
             return first_argument(each)
         if not _frames.module_of(each).startswith(("threading", "concurrent.futures")):
-            return None
+            return lock_wanted(_frames.site_of(each)) if each is frame else None
     return None
 
 

@@ -438,12 +438,14 @@ class Hang:
         certainty: how sure.
         waits: who waits for what, the blocked one first.
         blocking: whether the loop's own thread is blocked.
+        lock: whether it is a lock of `threading` that it is blocked on.
     """
 
     kind: HangKind
     certainty: Certainty
     waits: tuple[Wait, ...]
     blocking: bool = False
+    lock: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -643,6 +645,7 @@ class Evidence:
             "closed": self.closed_by_program or (pool and self.has("released")),
             "client": self.subject is not None and self.subject.kind == "client",
             "starved": self.hang is not None and not self.hang.blocking,
+            "locked": self.hang is not None and self.hang.lock,
         }
         found = {name for name, holds in told.items() if holds}
         found.update(self.engine.settings if self.engine is not None else ())

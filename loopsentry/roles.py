@@ -96,4 +96,5 @@ def _is_inside_block_of(owner: LoopRecord, sites: list[Site]) -> bool:
         return False
     own = (site for site in sites if _frames.is_user(site.frame))
     inside = (site for site in own if _frames.place_of_code(site.code).file == starter.file)
-    return any(line == starter.line for site in inside for _, line in _frames.blocks_around(site))
+    blocks = (block for site in inside for block in _frames.blocks_around(site))
+    return any(block.line == starter.line for block in blocks)

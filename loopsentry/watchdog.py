@@ -141,7 +141,8 @@ class Watchdog:
         self._seen[ident] = (standstill.seen, first, times)
         if not late or not self._is_long(now, first, times):
             return
-        self._told.add(loop)
+        for each in (loop, *standstill.stuck):
+            self._told.add(each)
         self._seen.pop(ident, None)
         waits = tuple(replace(wait, seconds=now - first) for wait in hang.waits)
         sites = _frames.sites_of_stack(frame)

@@ -90,4 +90,5 @@ CONDITIONS = {
     "synchronous-engine",
     "hook",
     "starved",
+    "locked",
 }

@@ -117,7 +117,8 @@ ALLOWED: dict[str, frozenset[str]] = {
         {"_copies", "model", "registry", "_frames", "_monitoring", "_safely", "_screen"}
     ),
     "_endless": NOTHING,
-    "hangs": frozenset({"_endless", "exceptions", "holders", "model", "_frames"}),
+    "_locks": frozenset({"_frames", "exceptions"}),
+    "hangs": frozenset({"_endless", "_locks", "exceptions", "holders", "model", "_frames"}),
     "watchdog": frozenset({"hangs", "model", "_frames", "_safely"}),
     "causes": frozenset({"model"}),
     "contexts": frozenset({"model"}),

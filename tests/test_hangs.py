@@ -100,6 +100,55 @@ HANGS: dict[str, tuple[str, str, str]] = {
     asyncio.run(main())
     """,
     ),
+    "a lock of threading": (
+        "LS602",
+        "work",
+        """
+    lock = threading.Lock()
+    async def work():
+        with lock: await asyncio.sleep(0.1)
+    async def main(): await asyncio.gather(work(), work())
+    threading.Timer(2.5, lock.release).start()
+    try: asyncio.run(main())
+    except RuntimeError as exc: assert "unlocked" in str(exc)
+    """,
+    ),
+    "an object's lock of threading": (
+        "LS602",
+        "second",
+        """
+    class Store:
+        def __init__(self): self.lock = threading.Lock()
+    class Work:
+        def __init__(self): self.store = Store()
+        async def first(self):
+            with self.store.lock: await asyncio.sleep(0.1)
+        async def second(self):
+            lock = self.store.lock
+            lock.acquire(timeout=2.5)
+    async def main():
+        work = Work()
+        await asyncio.gather(work.first(), work.second())
+    asyncio.run(main())
+    """,
+    ),
+    "two loops for each other": (
+        "LS602",
+        "main",
+        """
+    other = asyncio.new_event_loop()
+    threading.Thread(target=other.run_forever, daemon=True).start()
+    async def main():
+        loop = asyncio.get_running_loop()
+        async def here(): return 1
+        async def there():
+            time.sleep(0.5)  # so that this loop stands still for longer
+            return asyncio.run_coroutine_threadsafe(here(), loop).result(3)
+        try: asyncio.run_coroutine_threadsafe(there(), other).result(2)
+        except TimeoutError: pass
+    asyncio.run(main())
+    """,
+    ),
     "swallowed": (
         "LS603",
         "worker",
@@ -296,6 +345,29 @@ HEALTHY: dict[str, str] = {
     async def main():
         task = asyncio.create_task(work()); await asyncio.sleep(0)
         task.cancel(); await asyncio.wait([task])
+    asyncio.run(main())
+    """,
+    "waits for a lock that a thread has": """
+    lock = threading.Lock()
+    def work():
+        with lock: time.sleep(2)
+    async def main():
+        thread = threading.Thread(target=work); thread.start(); time.sleep(0.1)
+        with lock: pass
+    asyncio.run(main())
+    """,
+    "sleeps while it has a lock": """
+    lock = threading.Lock()
+    async def main():
+        with lock: time.sleep(2)
+    asyncio.run(main())
+    """,
+    "asks a loop that asks a third": """
+    loops = [asyncio.new_event_loop() for _ in range(2)]
+    for loop in loops: threading.Thread(target=loop.run_forever, daemon=True).start()
+    async def answer(): await asyncio.sleep(2)
+    async def pass_on(): asyncio.run_coroutine_threadsafe(answer(), loops[1]).result()
+    async def main(): asyncio.run_coroutine_threadsafe(pass_on(), loops[0]).result()
     asyncio.run(main())
     """,
     "closes what it entered slowly": """

@@ -56,7 +56,7 @@ FORMS = {
     ),
     "shielded": (
         (
-            "try: await asyncio.wait_for(asyncio.shield(orders(s)), 0.01)\n"
+            "try: await asyncio.wait_for(asyncio.shield(orders(s)), 0.001)\n"
             "    except TimeoutError: pass\n"
             "    await users(s)"
         ),
