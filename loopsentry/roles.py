@@ -60,15 +60,16 @@ def alive_then(
     if owner is current:
         return False
     if index is None:  # of the loop it happened on nothing is left in the traceback
-        here = threading.current_thread().name
-        surrounds = _is_inside_block_of(owner, sites)
+        here, outer = threading.current_thread().name, []
     else:
         here = current.info.thread if current else ""
         # The exception came out of one loop into the other, so that one was still running.
-        outer = sites[index + 1 :] if loop is not None else ()
-        surrounds = any(_frames.loop_run_by(site) is loop for site in outer)
-    one_thread = len({owner.info.thread, here} - {""}) <= 1
-    return True if surrounds else False if one_thread else None
+        outer = sites[index + 1 :]
+    if loop is not None and any(_frames.loop_run_by(site) is loop for site in outer):
+        return True
+    if len({owner.info.thread, here} - {""}) <= 1:
+        return False
+    return True if index is None and _is_inside_block_of(owner, sites) else None
 
 
 def is_same(

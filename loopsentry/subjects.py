@@ -115,13 +115,16 @@ class Subjects:
         said = (*(s.loop for s in streams), refusing_loop(found))
         loops = [loop for loop in said if _frames.is_loop(loop)]
         foreign = next((loop for loop in loops if loop is not current), None)
+        label = f"{package} client"
+        if package is None and streams:  # a client that the program made itself
+            package, label = "asyncio", "asyncio stream"
         if package is None or foreign is None or current is None:
             return None
         opened = (s.target for s in streams if s.loop is foreign)
         known = (target for target in opened if self.registry.birth_of(target) is not None)
         return Sighting(
             kind="client",
-            label=f"{package} client",
+            label=label,
             library=package,
             target=next(known, found.incident),
             loop=foreign,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING
 
@@ -140,6 +141,96 @@ def test_failure_without_a_database_is_explained(project: Project) -> None:
     assert run.outcomes() == {"passed": 1, "failed": 1}
     assert "error[LS104]" in run.sections[0]
     assert [record["code"] for record in run.records] == ["LS104"]
+
+
+HEAD = """
+import asyncio, os, unittest
+from contextlib import asynccontextmanager
+import asyncpg, pytest
+from fastapi import FastAPI, Request
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import create_async_engine
+from starlette.testclient import TestClient
+URL = os.environ["DATABASE_URL"]
+DSN = URL.replace("+asyncpg", "")
+engine = create_async_engine(URL)
+"""
+#: Tests, and what is told of the first that fails: code, who started the owner and the user.
+FORMS = {
+    "one test with several parameters": (
+        """
+        @pytest.mark.asyncio
+        @pytest.mark.parametrize("number", range(3))
+        async def test_it(number):
+            async with engine.connect() as connection: await connection.execute(text("select 1"))
+        """,
+        ("LS101", "test_it", "test_it"),
+    ),
+    "a fixture that runs a loop of its own": (
+        """
+        async def prepare():
+            async with engine.connect() as connection: await connection.execute(text("select 1"))
+        @pytest.fixture(scope="session", autouse=True)
+        def database(): asyncio.run(prepare())
+        @pytest.mark.asyncio
+        async def test_it():
+            async with engine.connect() as connection: await connection.execute(text("select 1"))
+        """,
+        ("LS101", "database", "test_it"),
+    ),
+    "a second client for a running application": (
+        """
+        @asynccontextmanager
+        async def lifespan(app):
+            async with asyncpg.create_pool(DSN, min_size=1) as app.state.pool: yield
+        app = FastAPI(lifespan=lifespan)
+        @app.get("/")
+        async def root(request: Request): return await request.app.state.pool.fetchval("select 1")
+        def test_it():
+            with TestClient(app) as client:
+                client.get("/")
+                TestClient(app).get("/")
+        """,
+        ("LS102", "test_it", None),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_the_loops_of_a_test_are_told_apart(project: Project, name: str) -> None:
+    """Whose loop owns what fails, and whether that had ended, in forms that look alike."""
+    tests, expected = FORMS[name]
+    project.write({"test_it.py": HEAD + textwrap.dedent(tests)})
+    run = project.run()
+    if run.returncode < 0:
+        # Two loops on one connection of asyncpg's can crash an interpreter (protocol.pyx).
+        pytest.skip(f"ended with {run.returncode} before anything was told")
+    first = run.records[0]
+    loops = (first["owner_loop"], first["current_loop"])
+    starters = [loop and (loop["started_by"] or {}).get("function") for loop in loops]
+    code, owner, current = expected
+    assert first["code"] == code, run.output
+    assert starters[0] == owner, run.output
+    assert current is None or starters[1] == current, run.output
+
+
+def test_a_test_case_without_a_database_is_explained(project: Project) -> None:
+    """Unittest's own failures, which pytest hands over late, are met as others are."""
+    cases = """
+import unittest
+class Case(unittest.TestCase):
+    def test_second(self):
+        test_first()
+        test_second()
+"""
+    project.write(
+        {
+            "test_case.py": LOCK.replace("def test_", "def do_test_")
+            + cases.replace("        test_", "        do_test_")
+        }
+    )
+    run = project.run()
+    assert "error[LS104]" in run.sections[0]
 
 
 def test_failure_while_collecting_is_explained(project: Project) -> None:
