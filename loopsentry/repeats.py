@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import os
 import sys
-from asyncio import _get_running_loop
+import weakref
+from asyncio import AbstractEventLoop, _get_running_loop, mixins
 from collections import OrderedDict
 from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Any
 
-from ._frames import live_frames
+from ._frames import live_frames, variables_in
 from .exceptions import arguments_of, field_of, traceback_of
 from .model import Clue, Diagnosis, Evidence
-from .registry import Registry, state_of
+from .registry import LoopRecord, Registry, state_of
 
 KEPT = 256
 _CHAIN = 8
@@ -42,12 +43,14 @@ class Told:
         note: the story, as the exception carries it.
         steps: how many causes below the exception the complaint is.
         rewrite: whether the complaint's own message may gain the headline.
+        primitive: the lock, queue or event that refused, weakly; None for a connection.
     """
 
     diagnosis: Diagnosis
     note: str
     steps: int
     rewrite: bool
+    primitive: weakref.ref[Any] | None = None
 
 
 class Repeats:
@@ -63,26 +66,47 @@ class Repeats:
 
     def key_of(self, exc: BaseException, clue: Clue) -> Key | None:
         """What decides the diagnosis of a failure that happens right now; None where more may."""
-        birth, registry = clue.birth, self.registry
         running = _get_running_loop()
-        if birth is None or running is None or not clue.live or clue.action != "none":
+        if running is None or clue.action != "none":
             return None
-        current, owner = registry.loops.get(running), registry.loop(birth.loop)
-        if current is None or owner is None or birth.pid != os.getpid():
+        known = self._connection(clue) if clue.birth is not None else self._primitive(exc, running)
+        current = self.registry.loops.get(running)
+        if known is None or current is None:
             return None
-        first = registry.failures.get(birth.serial)
-        surroundings = registry.surroundings()
+        owner, origin = known
+        surroundings = self.registry.surroundings()
         decisive = (
-            (birth.place, birth.family, birth.recorded),
-            (owner.info.runner, owner.info.started_by, state_of(owner.reference(), birth.pid)),
+            origin,
+            (owner.info.runner, owner.info.started_by, state_of(owner.reference(), owner.info.pid)),
             (current.info.runner, current.info.started_by, current is owner),
             (clue.reaches_program, clue.cleanup, clue.wrapper is None),
-            first is not None and (first.code, first.place),
-            registry.cancellation_of((clue.target,)) is not None,
             tuple(surroundings.items()) if surroundings is not None else None,
             _stack(),
         )
         return _words_in(exc), decisive
+
+    def _connection(self, clue: Clue) -> tuple[LoopRecord, tuple[Any, ...]] | None:
+        """The owner of the connection that fails right now, and what was recorded of it."""
+        birth, registry = clue.birth, self.registry
+        owner = registry.loop(birth.loop) if birth is not None else None
+        if birth is None or owner is None or not clue.live or birth.pid != os.getpid():
+            return None
+        first = registry.failures.get(birth.serial)
+        return owner, (
+            (birth.place, birth.family, birth.recorded),
+            first is not None and (first.code, first.place),
+            registry.cancellation_of((clue.target,)) is not None,
+        )
+
+    def _primitive(
+        self, exc: BaseException, running: AbstractEventLoop
+    ) -> tuple[LoopRecord, tuple[Any, ...]] | None:
+        """The owner of the lock that refused the running loop, and which lock that is."""
+        primitive = refusing_primitive(exc, running)
+        owner = self.registry.loops.get(getattr(primitive, "_loop", None) or running)
+        if primitive is None or owner is None or owner.info.pid != os.getpid():
+            return None
+        return owner, (id(primitive),)
 
     def find(self, exc: BaseException, clue: Clue) -> Told | None:
         """What was told of the same failure."""
@@ -90,13 +114,35 @@ class Repeats:
         if not any(said == words for said, _ in self.known):
             return None  # another complaint, or none at all
         key = self.key_of(exc, clue)
-        return self.known.get(key) if key is not None else None
+        told = self.known.get(key) if key is not None else None
+        if told is None or told.primitive is None:
+            return told
+        # An identity comes back when the object that had it is gone.
+        refuses = refusing_primitive(exc, _get_running_loop())
+        return told if refuses is not None and told.primitive() is refuses else None
 
     def remember(self, key: Key, told: Told) -> None:
         """Recognise a failure from now on."""
         self.known[key] = told
         if len(self.known) > KEPT:
             self.known.popitem(last=False)
+
+
+def refusing_primitive(exc: BaseException, running: AbstractEventLoop | None) -> Any:
+    """The lock, queue or event that refused to be used on the running loop; None if none did.
+
+    It refuses in a method of its own, which has that loop as a variable (Lib/asyncio/mixins.py).
+    """
+    step = traceback_of(exc)
+    while step is not None and step.tb_next is not None:
+        step = step.tb_next
+    if step is None or step.tb_frame.f_code is not _GET_LOOP:
+        return None
+    variables = variables_in(step.tb_frame)
+    return variables.get("self") if variables.get("loop") is running else None
+
+
+_GET_LOOP = vars(mixins)["_LoopBoundMixin"]._get_loop.__code__
 
 
 def _stack() -> tuple[tuple[CodeType, int], ...]:

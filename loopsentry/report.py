@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from asyncio import _get_running_loop
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +19,7 @@ from .model import Clue, Diagnosis, EngineInfo, Evidence, Hang, Mode
 from .recognition import Recogniser
 from .registry import Registry
 from .renderers import plain
-from .repeats import Repeats, Told, complaint_in, is_lasting, steps_to
+from .repeats import Repeats, Told, complaint_in, is_lasting, refusing_primitive, steps_to
 from .story import WIDTH
 
 
@@ -194,7 +196,9 @@ class Examiner:
             steps = steps_to(complaint.exc, exc)
             if key is not None and steps is not None and diagnosis.action == "none":
                 note = self._story_of(diagnosis)
-                self.repeats.remember(key, Told(diagnosis, note, steps, own))
+                refuses = refusing_primitive(exc, _get_running_loop()) if not clue.birth else None
+                lock = weakref.ref(refuses) if refuses is not None else None
+                self.repeats.remember(key, Told(diagnosis, note, steps, own, lock))
         self._tell(diagnosis, shown=clue.reaches_program)
         return diagnosis
 

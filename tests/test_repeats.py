@@ -43,7 +43,7 @@ def test_a_storm_is_one_mistake(run_program: RunProgram) -> None:
     assert [record["code"] for record in ended.records] == ["LS101"]
 
 
-MIXED = """
+ORACLE = """
 import asyncio, contextlib, json, os, random, sys
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
@@ -59,7 +59,9 @@ def words(diagnosis):
               for loop in (diagnosis.owner_loop, diagnosis.current_loop)]
     return (diagnosis.code, diagnosis.certainty, diagnosis.used_at, diagnosis.title, places,
             diagnosis.notes, [fix.id for fix in diagnosis.fixes], diagnosis.data,
-            diagnosis.object.birth.place, diagnosis.other_operation)
+            diagnosis.object.label, diagnosis.object.variable,
+            diagnosis.engine and diagnosis.engine.variable,
+            diagnosis.object.birth and diagnosis.object.birth.place, diagnosis.other_operation)
 
 # The frame of what compares stands on the stack: it has to be no line of the program's.
 ORACLE = '''
@@ -72,7 +74,9 @@ def repeat(self, exc, clue, told):
 '''
 exec(compile(ORACLE, report.__file__, "exec"))
 report.Examiner._repeat = repeat
+"""
 
+MIXED = """
 options = {"pool_size": 1, "max_overflow": 1, "pool_timeout": 1}
 engines = [create_async_engine(os.environ["DATABASE_URL"], **options) for _ in range(2)]
 
@@ -121,8 +125,60 @@ def test_a_repeat_is_what_evidence_would_have_told(
     run_program: RunProgram, seed: int, evict: str
 ) -> None:
     """In any mixture of failures, one that is recognised has the diagnosis it would have had."""
-    ended = run_program(MIXED, str(seed), evict, under=False, timeout=120)
+    ended = run_program(ORACLE + MIXED, str(seed), evict, under=False, timeout=120)
     assert ended.returncode == 0, ended.stderr[-2000:]
     repeated, differing = json.loads(ended.stdout.splitlines()[-1])
     assert differing == []
     assert evict == "evict" or repeated > 0
+
+
+PRIMITIVES = """
+names = ("red", "blue")
+red, blue = asyncio.Lock(), asyncio.Lock()
+class Store:
+    def __init__(self): self.event, self.queue = asyncio.Event(), asyncio.Queue(1)
+store, other = Store(), Store()
+
+async def lock(which, owned):
+    if owned: await which.acquire()
+    async with which: pass
+async def event(which, owned): await which.event.wait()
+async def queue(which, owned):
+    for _ in range(3 - owned): await which.queue.put(1)
+def any_of(work):
+    if work is not lock: return chance.choice((store, other))
+    return chance.choice((red, blue, asyncio.Lock(), asyncio.Lock()))
+
+async def application(scope, receive, send):
+    await scope["work"](scope["which"], scope["owned"])
+guarded = loopsentry.LoopSentryMiddleware(application)
+async def request(work, which, owned):
+    scope = {"type": "http", "method": "GET", "path": "/", "work": work, "which": which,
+             "owned": owned}
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(guarded(scope, None, None), 0.01)
+
+async def several():
+    for _ in range(12):
+        work = chance.choice((lock, event, queue))
+        which, owned = any_of(work), chance.random() < 0.5
+        for _ in range(chance.choice((1, 2, 3))):
+            with contextlib.suppress(RuntimeError): await request(work, which, owned)
+def in_run(): asyncio.run(several())
+def in_another_run(): asyncio.run(several())
+chance = random.Random(int(sys.argv[1]))
+for _ in range(15): chance.choice((in_run, in_another_run))()
+print(json.dumps([len(repeated), [repr(pair) for pair in differing]]))
+"""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_repeated_refusal_is_what_evidence_would_have_told(
+    run_program: RunProgram, seed: int
+) -> None:
+    """Locks, events and queues that refuse again are recognised, and never one for another."""
+    ended = run_program(ORACLE + PRIMITIVES, str(seed), "keep", under=False, timeout=120)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    repeated, differing = json.loads(ended.stdout.splitlines()[-1])
+    assert differing == []
+    assert repeated > 0
