@@ -197,6 +197,7 @@ class Collector:
                 current,
                 owner,
                 forked=forked,
+                nested=says(symptoms, "nested-run"),
             ),
             followed=followed_by(recognised, current),
             framework=clue.framework or self.registry.surroundings(),

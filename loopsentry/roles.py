@@ -17,11 +17,16 @@ def contexts_of(
     owner: LoopRecord | None,
     *,
     forked: bool,
+    nested: bool = False,
 ) -> tuple[str, ...]:
-    """The contexts of the loop that uses, of the stack and of the loop that owns."""
+    """The contexts of the loop that uses, of the stack and of the loop that owns.
+
+    Where a loop is refused its start, what asks for it comes first, not the one that runs.
+    """
     known = ["fork"] if forked else []
-    known += current.info.contexts if current else ()
-    known += [recognition.context for recognition in recognised]
+    around = current.info.contexts if current else ()
+    here = [recognition.context for recognition in recognised]
+    known += (*here, *around) if nested else (*around, *here)
     known += owner.info.contexts if owner else ()
     return tuple(dict.fromkeys(known))
 

@@ -207,7 +207,7 @@ async def main():
                 await connection.execute(text("select 1"))
         except Exception as exc:
             found = loopsentry.diagnose(exc)
-            words = "switch" if "cannot switch to state" in str(exc.orig) else "other"
+            words = "switch" if "cannot switch to state" in str(exc) else "other"
             told.append([words, found.code, found.certainty])
     await engine.dispose()
 asyncio.run(main())
