@@ -96,9 +96,10 @@ class Subjects:
         """Another library's client whose stream two tasks read at once."""
         package = _package_called(found.library)
         stream = next((s for s in found.sightings if s.kind == "client"), None)
-        if package is None or stream is None:
+        if stream is None:
             return None
-        return replace(stream, label=f"{package} client", library=package)
+        package, label = _named(package)
+        return replace(stream, label=label, library=package)
 
     def _client_with(self, sighting: Sighting, found: Found) -> Sighting | None:
         """The client of another library inside which a lock or a queue of another loop was met."""
@@ -115,10 +116,10 @@ class Subjects:
         said = (*(s.loop for s in streams), refusing_loop(found))
         loops = [loop for loop in said if _frames.is_loop(loop)]
         foreign = next((loop for loop in loops if loop is not current), None)
-        label = f"{package} client"
-        if package is None and streams:  # a client that the program made itself
-            package, label = "asyncio", "asyncio stream"
-        if package is None or foreign is None or current is None:
+        if package is None and not streams:
+            return None
+        package, label = _named(package)
+        if foreign is None or current is None:
             return None
         opened = (s.target for s in streams if s.loop is foreign)
         known = (target for target in opened if self.registry.birth_of(target) is not None)
@@ -136,6 +137,11 @@ class Subjects:
         loops = (*copy_of(self.registry.loops.keys), *copy_of(self.registry.started.keys))
         future = find_foreign_task(texts, current, loops) or _named_future(found, current)
         return self.sight(future) if future is not None else None
+
+
+def _named(package: str | None) -> tuple[str, str]:
+    """The library of a client and what it is called; without one the program made it of streams."""
+    return (package, f"{package} client") if package else ("asyncio", "asyncio stream")
 
 
 def _has_connection(found: Found) -> bool:

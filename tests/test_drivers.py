@@ -226,3 +226,52 @@ except AssertionError as exc:
     shown = run(run_program, watched if arrangement == "watched" else asserted)
     expected = "fancydb False" if arrangement == "watched" else "True False"
     assert shown[-1] == expected, shown
+
+
+STREAMS = """
+import asyncio, socket, threading
+
+server = socket.create_server(("127.0.0.1", 0))
+def serve():
+    while True:
+        accepted, _ = server.accept()
+        threading.Thread(
+            target=lambda: [accepted.sendall(data) for data in iter(lambda: accepted.recv(9), b"")],
+            daemon=True,
+        ).start()
+threading.Thread(target=serve, daemon=True).start()
+
+class Client:
+    async def open(self):
+        self.reader, self.writer = await asyncio.open_connection(*server.getsockname())
+    async def ask(self):
+        self.writer.write(b"1\\n")
+        return await self.reader.readline()
+    async def wait(self):
+        return await self.reader.readline()
+client = Client()
+"""
+#: What is done with a client that the program made of asyncio's streams, and what is told.
+USES = {
+    "on two loops": (
+        "asyncio.run(client.open())\nasyncio.run(client.ask())",
+        ("LS101", "asyncio stream"),
+    ),
+    "by two tasks": (
+        (
+            "async def main():\n    await client.open()\n"
+            "    await asyncio.gather(client.wait(), client.wait())\nasyncio.run(main())"
+        ),
+        ("LS201", "asyncio stream"),
+    ),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_client_made_of_streams_is_one_too(run_program: RunProgram, use: str) -> None:
+    """A protocol of the program's own, over asyncio's streams, is judged as a library's client."""
+    body, expected = USES[use]
+    ended = run_program(STREAMS + body)
+    [record] = ended.records
+    assert (record["code"], record["object"]["label"]) == expected, ended.output
+    assert not {"fresh-session", "loop-local-pool"} & {fix["id"] for fix in record["fixes"]}
