@@ -384,8 +384,6 @@ def _waiting_for_pools(standstill: Standstill) -> list[tuple[Any, Any]]:
         frames = [site.frame for site in sites_of(task)]
         if not frames or _frames.module_of(frames[-1]) != "asyncio.queues":
             continue
-        if any(_frames.module_of(each) == "asyncio.timeouts" for each in frames):
-            continue
         pools = (each for each in _library_of(task) if "Pool" in type(each).__name__)
         pool = next(pools, None)
         if pool is not None:
@@ -452,10 +450,26 @@ def _unfinished_in(stuck: list[Any], standstill: Standstill, certainty: Certaint
 
 
 def _has_timer(task: Any, loop: Any) -> bool:
-    """Whether a task's own timer will wake it."""
+    """Whether a task's own timer will wake it, or end a block of limited time around it."""
     waiter = getattr(task, "_fut_waiter", None)
     timers = _entries(getattr(loop, "_scheduled", None))
-    return waiter is not None and any(waiter is arg for each in timers for arg in each._args or ())
+    args = (arg for each in timers for arg in each._args or ())
+    if waiter is not None and any(waiter is arg for arg in args):
+        return True
+    limits = (getattr(each._callback, "__self__", None) for each in timers)
+    return any(task in _limited_by(limit) for limit in limits)
+
+
+def _limited_by(limit: Any) -> list[Any]:
+    """The tasks that a block of limited time will cancel.
+
+    Lib/asyncio/timeouts.py: Timeout; anyio/_backends/_asyncio.py: CancelScope.
+    """
+    if is_a(limit, asyncio.Timeout):
+        return [getattr(limit, "_task", None)]
+    if type(limit).__name__ == "CancelScope":
+        return [getattr(limit, "_host_task", None), *(getattr(limit, "_tasks", None) or ())]
+    return []
 
 
 def _is_endless(task: Any) -> bool:

@@ -217,7 +217,7 @@ def test_a_cancelled_task_that_goes_round_again_is_told(name: str, run_program: 
 
 
 POOL = """
-import os, asyncpg
+import os, anyio, asyncpg
 kept = []
 async def hold(pool):
     kept.append(await pool.acquire())
@@ -228,6 +228,10 @@ async def ask(pool):
     async with pool.acquire(): pass
 async def work(pool):
     async with pool.acquire() as connection: await connection.execute("select pg_sleep(2)")
+async def limited(pool):
+    async with asyncio.timeout(2): await pool.acquire()
+async def moved_on(pool):
+    with anyio.move_on_after(2): await pool.acquire()
 async def main():
     pool = await asyncpg.create_pool(os.environ["SCENARIO_DSN"], min_size=1, max_size=1)
     {body}
@@ -244,6 +248,16 @@ EMPTIES = {
     ),
     "the last one is at work": (
         "asyncio.wait([asyncio.create_task(f(pool)) for f in (work, ask)]",
+        "",
+        "",
+    ),
+    "a block limits the time": (
+        "hold(pool); await asyncio.wait([asyncio.create_task(limited(pool))]",
+        "",
+        "",
+    ),
+    "anyio limits the time": (
+        "hold(pool); await asyncio.wait([asyncio.create_task(moved_on(pool))]",
         "",
         "",
     ),
