@@ -297,7 +297,7 @@ def names_in_calls(code: CodeType, functions: frozenset[str]) -> Names:
     calls = [s for s in spans if any(s[0] == c[0] and c[1] <= s[1] for c in called)]
     found = Names(set(), set())
     for call in calls:
-        found = found.joined(names_within(code, call))
+        found = found.joined(_names_inside(instructions, call))
     for inner in code.co_consts:
         if isinstance(inner, CodeType) and inner.co_name.startswith("<"):
             found = found.joined(names_in_calls(inner, functions))
@@ -306,7 +306,11 @@ def names_in_calls(code: CodeType, functions: frozenset[str]) -> Names:
 
 def names_within(code: CodeType, span: Span) -> Names:
     """The names that the expression reads whose beginning and end are given."""
-    spans = ((each, span_of(each)) for each in dis.get_instructions(code))
+    return _names_inside(dis.get_instructions(code), span)
+
+
+def _names_inside(instructions: Iterable[dis.Instruction], span: Span) -> Names:
+    spans = ((each, span_of(each)) for each in instructions)
     return _names_of(each for each, s in spans if span[0] <= s[0] and s[1] <= span[1])
 
 

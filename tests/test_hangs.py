@@ -48,6 +48,25 @@ def later(call: str) -> str:
     """
 
 
+SWALLOWS = """
+failed = []
+async def worker(queue):
+    while True:
+        try:
+            {waits}
+        except asyncio.CancelledError:
+            if failed:
+                raise
+            failed.append(1)
+async def main():
+    task = asyncio.create_task(worker(asyncio.Queue()))
+    await asyncio.sleep(0)
+    loop = asyncio.get_running_loop()
+    threading.Timer(2.5, loop.call_soon_threadsafe, [task.cancel]).start()
+    {ends}
+asyncio.run(main())
+"""
+
 HANGS: dict[str, tuple[str, str, str]] = {
     "future": ("LS601", "wait", later('future.set_result("42")').format(wait="await future")),
     "failed future": (
@@ -152,44 +171,10 @@ HANGS: dict[str, tuple[str, str, str]] = {
     "swallowed": (
         "LS603",
         "worker",
-        """
-    failed = []
-    async def worker(queue):
-        while True:
-            try:
-                await queue.get()
-            except asyncio.CancelledError:
-                if failed:
-                    raise
-                failed.append(1)
-    async def main():
-        task = asyncio.create_task(worker(asyncio.Queue()))
-        await asyncio.sleep(0)
-        loop = asyncio.get_running_loop()
-        threading.Timer(2.5, loop.call_soon_threadsafe, [task.cancel]).start()
-    asyncio.run(main())
-    """,
+        SWALLOWS.format(waits="await queue.get()", ends="return"),
     ),
 }
 
-SWALLOWS = """
-failed = []
-async def worker(queue):
-    while True:
-        try:
-            {waits}
-        except asyncio.CancelledError:
-            if failed:
-                raise
-            failed.append(1)
-async def main():
-    task = asyncio.create_task(worker(asyncio.Queue()))
-    await asyncio.sleep(0)
-    loop = asyncio.get_running_loop()
-    threading.Timer(2.5, loop.call_soon_threadsafe, [task.cancel]).start()
-    {ends}
-asyncio.run(main())
-"""
 #: Cancelled tasks that go round again, each with what waits and how the program ends.
 GO_ROUND = {
     "sleeps for long": ("await asyncio.sleep(3600)", "return"),
