@@ -11,6 +11,7 @@ import site
 import sys
 import sysconfig
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -270,6 +271,11 @@ class Names(NamedTuple):
         """These and the others."""
         return Names(self.variables | other.variables, self.attributes | other.attributes)
 
+    @property
+    def all(self) -> set[str]:
+        """The names of both kinds."""
+        return self.variables | self.attributes
+
 
 def names_in(code: CodeType, lines: range | None = None) -> Names:
     """The names that code reads, its generator expressions, comprehensions and lambdas too.
@@ -290,17 +296,49 @@ def names_in_calls(code: CodeType, functions: frozenset[str]) -> Names:
         functions: their names, as variables or as attributes.
     """
     instructions = list(dis.get_instructions(code))
-    spans = [span_of(each) for each in instructions if each.opname.startswith("CALL")]
-    named = (each for each in instructions if each.argval.__class__ is str)
-    called = [span_of(each) for each in named if each.argval in functions]
-    # A call begins where the expression begins that names its function.
-    calls = [s for s in spans if any(s[0] == c[0] and c[1] <= s[1] for c in called)]
     found = Names(set(), set())
-    for call in calls:
+    for call in _calls_in(instructions, functions):
         found = found.joined(_names_inside(instructions, call))
     for inner in code.co_consts:
         if isinstance(inner, CodeType) and inner.co_name.startswith("<"):
             found = found.joined(names_in_calls(inner, functions))
+    return found
+
+
+def _calls_in(instructions: list[dis.Instruction], functions: frozenset[str]) -> list[Span]:
+    """Where calls of certain functions stand, with what is given to them."""
+    spans = [span_of(each) for each in instructions if each.opname.startswith("CALL")]
+    named = (each for each in instructions if each.argval.__class__ is str)
+    called = [span_of(each) for each in named if each.argval in functions]
+    # A call begins where the expression begins that names its function.
+    return [s for s in spans if any(s[0] == c[0] and c[1] <= s[1] for c in called)]
+
+
+def count_names_in_calls(code: CodeType, functions: frozenset[str]) -> Counter[str]:
+    """How often calls of certain functions read each name; what a loop reads counts twice.
+
+    Args:
+        code: the code that calls.
+        functions: their names, as variables or as attributes.
+    """
+    instructions = list(dis.get_instructions(code))
+    calls = _calls_in(instructions, functions)
+    loops = [range(each.offset, each.argval) for each in instructions if each.opname == "FOR_ITER"]
+    found: Counter[str] = Counter()
+    for each in instructions:
+        span = span_of(each)
+        inside = any(call[0] <= span[0] and span[1] <= call[1] for call in calls)
+        if inside and isinstance(each.argval, CodeType) and each.argval.co_name.startswith("<"):
+            for name in names_in(each.argval).all:
+                found[name] += 2
+        elif inside:
+            for name in _names_of([each]).all:
+                found[name] += 2 if any(each.offset in loop for loop in loops) else 1
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType) and inner.co_name.startswith("<"):
+            # The body of a comprehension runs once for each of its elements.
+            for name in count_names_in_calls(inner, functions):
+                found[name] += 2
     return found
 
 

@@ -43,7 +43,7 @@ from .model import (
 )
 from .registry import LoopRecord, Registry, state_of
 from .roles import alive_then, contexts_of, followed_by, is_same, role_a, role_b
-from .siblings import find_sibling, holds_cancelled
+from .siblings import find_sibling, holds_cancelled, share_one
 from .stages import collected_at, dropped_at, is_connecting, phase_of, stage_of
 from .subjects import Found, Subjects, refusing_loop
 
@@ -171,6 +171,7 @@ class Collector:
         cut = busy and other is None and same is not False and holds_cancelled(found.traced)
         if busy and same and not (other or cut or cancellation or failure):
             other = find_sibling(found.traced)
+        shared = self._is_shared(found, symptoms) if same is not False and not apart else False
         forked = birth is not None and birth.pid != os.getpid()
         closing, closed_at = self._closing(found, symptoms, units, live=clue.live)
         evidence = Evidence(
@@ -189,6 +190,7 @@ class Collector:
             stage=stage_of(found.library, operation),
             other=other,
             apart=apart,
+            shared=shared,
             first_failure=failure,
             engine=engine,
             face=self._face(found),
@@ -524,11 +526,29 @@ class Collector:
             here = {id(s.target) for s in found.sightings if s.kind == "session"}
             there = self._sessions_in(sites)
             return operation, bool(here and there and here.isdisjoint(there))
-        shared = says(symptoms, "provisioning", "illegal-state")
+        shared = says(symptoms, "provisioning", "illegal-state", "ended")
         opening = self._opening(found) if shared else None
+        if opening is None and says(symptoms, "ended"):
+            return None, False  # it says the same of a transaction that the program ended itself
         if opening is None and (shared or any(symptom.under_way for symptom in symptoms)):
             return find_sibling(found.traced), False
         return opening, False
+
+    def _is_shared(self, found: Found, symptoms: tuple[Symptom, ...]) -> bool:
+        """Whether the program itself started several tasks at once that use the session."""
+        session = {id(s.target) for s in found.sightings if s.kind == "session"}
+        if not session or not says(symptoms, "provisioning", "illegal-state", "ended"):
+            return False
+
+        # A scoped session is none itself; it was asked, and asked the session that refused.
+        asked = (_frames.first_argument(site.frame) for site in found.library)
+        session.update(id(target) for target in asked if target is not None)
+
+        def stands_for(value: object) -> int | None:
+            meant = value if id(value) in session else self._stands_for(value)
+            return id(meant) if meant is not None else None
+
+        return share_one(found.traced, stands_for, session)
 
     def _sessions_in(self, sites: list[Site]) -> set[int]:
         targets = (_frames.first_argument(s.frame) for s in sites if not _frames.is_user(s.frame))

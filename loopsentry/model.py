@@ -42,6 +42,7 @@ SymptomKind = Literal[
     "nested-run",  # a loop was started inside a running loop
     "exhausted",  # no connection of a pool came free in time
     "released",  # the object was already given back
+    "ended",  # a transaction's own block is not over, but its transaction is, or it is at work
     "cut-off",  # the server was asked to end the statement, as a close does with what still runs
     "refused",  # a crossing was stopped before anything was sent
     "replaced",  # a crossing was healed before anything was sent
@@ -490,6 +491,10 @@ _STOPPED = {
     "refused": "stopped at checkout, nothing was sent",
     "replaced": "replaced at checkout by a new connection, nothing was sent",
 }
+#: What a session says that is at work for somebody else.
+_REFUSALS = frozenset({"provisioning", "illegal-state", "ended"})
+#: sqlalchemy/orm/state_changes.py names the method that it refuses.
+_TIDYING = ("Method 'close()'", "Method 'rollback()'")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -516,6 +521,7 @@ class Evidence:
         leaving: whether a block that ends by a commit was being left.
         other: another task's operation on the same object.
         apart: whether that task works on it through a session of its own, while another's is here.
+        shared: whether the failing functions started several at once that use it.
         first_failure: what had already made the object unusable.
         engine: the engine it came from.
         face: which of its cause's forms it has, if a probe can tell.
@@ -555,6 +561,7 @@ class Evidence:
     leaving: bool = False
     other: Operation | None = None
     apart: bool = False
+    shared: bool = False
     first_failure: FirstFailure | None = None
     engine: EngineInfo | None = None
     face: Face | None = None
@@ -599,6 +606,13 @@ class Evidence:
     def closed_by_program(self) -> bool:
         """Whether the program itself closed it, as far as that is known."""
         return self.closing in ("recorded", "read")
+
+    @property
+    def undone(self) -> bool:
+        """Whether nothing but a clean-up was refused, because the session was at work."""
+        refusals = [each for each in self.symptoms if each.kind in _REFUSALS]
+        tidying = all(each.text.startswith(_TIDYING) for each in refusals)
+        return self.phase == "cleanup" and bool(refusals) and (tidying or len(refusals) == 1)
 
     @property
     def left_unusable(self) -> bool:

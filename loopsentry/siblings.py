@@ -9,14 +9,15 @@ reading of the source, and its `state` says so.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import CodeType, CoroutineType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from . import _frames
-from ._frames import Names, Site, names_at, names_in, names_in_calls
+from ._frames import Names, Site, count_names_in_calls, names_at, names_in, names_in_calls
 from .exceptions import is_a, variables_of
 from .model import Operation
 
@@ -132,6 +133,84 @@ _CANCELLERS = frozenset(
 )
 
 
+def share_one(
+    sites: list[Site], stands_for: Callable[[object], int | None], subject: set[int]
+) -> bool:
+    """Whether the failing functions started several at once that use one object.
+
+    What a clean-up is told, that an operation still runs, is then what came of sharing: whichever
+    of them ended first, the object would have been used by two at once.
+
+    Args:
+        sites: a traceback's frames from the innermost outwards.
+        stands_for: which session or connection a value is, None for anything else.
+        subject: which one is asked about, under each identity that it has.
+    """
+    return any(
+        _shares(site.frame, stands_for, subject) for site in sites if _frames.is_user(site.frame)
+    )
+
+
+def _shares(
+    frame: FrameType, stands_for: Callable[[object], int | None], subject: set[int]
+) -> bool:
+    counts = count_names_in_calls(frame.f_code, _STARTERS)
+    if not counts:
+        return False
+    variables = _frames.variables_in(frame)
+    given = {name: variables.get(name, frame.f_globals.get(name)) for name in counts}
+    units = {name: unit for name, value in given.items() if (unit := stands_for(value))}
+    if units:
+        return sum(counts[name] for name, unit in units.items() if unit in subject) > 1
+    users, unknown = 0, 0
+    for name, count in counts.items():
+        for function, owner in _functions_called(name, given):
+            reached = {stands_for(value) for value in _reached(function, owner)} - {None}
+            users += count if reached & subject else 0
+            unknown = unknown if reached else max(unknown, count)
+    # Where no function shows what it uses, only one that is started twice uses one thing twice.
+    return (users or unknown) > 1
+
+
+def _functions_called(name: str, given: Mapping[str, Any]) -> Iterator[tuple[FunctionType, Any]]:
+    """The program's coroutine functions of a name, each with the object whose method it is."""
+    found = [(given[name], None)]
+    for owner in given.values():
+        kind = owner if is_a(owner, type) else type(owner)
+        found.extend((vars(base).get(name), owner) for base in type.mro(kind))
+        if is_a(owner, ModuleType):
+            found.append((vars(owner).get(name), None))
+    seen: set[int] = set()
+    for value, owner in found:
+        called = value.func if is_a(value, functools.partial) else value
+        function = called.__func__ if is_a(called, MethodType) else called
+        target = called.__self__ if is_a(called, MethodType) else owner
+        target = value if is_a(value, functools.partial) else target
+        if id(function) not in seen and is_a(function, FunctionType) and any(_codes_of([function])):
+            seen.add(id(function))
+            yield _undecorated(function), target
+
+
+def _reached(function: FunctionType, owner: object) -> Iterator[object]:
+    """What a function's names lead to: variables around it, and attributes of its object.
+
+    Args:
+        function: a coroutine function.
+        owner: the object whose method it is, the partial that calls it, or None.
+    """
+    names = names_in(function.__code__)
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # nothing was put into it yet
+            yield cell.cell_contents
+    for name in names.variables:
+        yield function.__globals__.get(name)
+    if is_a(owner, functools.partial):
+        yield from (*owner.args, *owner.keywords.values())
+    for name, value in variables_of(owner).items():
+        if name in names.attributes:
+            yield value
+
+
 def _operation(code: CodeType, state: str) -> Operation:
     place = _frames.place_of_code(code)
     return Operation(
@@ -174,7 +253,7 @@ def _starts_tasks(names: Names) -> bool:
 
 
 def _reads(names: Names, wanted: frozenset[str]) -> bool:
-    return not wanted.isdisjoint(names.variables | names.attributes)
+    return not wanted.isdisjoint(names.all)
 
 
 def _meant(names: Names, frame: FrameType, variables: Mapping[str, Any]) -> Iterator[Any]:

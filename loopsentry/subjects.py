@@ -68,7 +68,7 @@ class Subjects:
             if foreign is not None or not _has_connection(found):
                 return foreign
         ranked: tuple[ObjectKind, ...] = ("connection", "pool", "session")
-        if kinds & {"provisioning", "illegal-state"}:
+        if kinds & {"provisioning", "illegal-state", "ended"}:
             ranked = ("session", *ranked)
         for kind in ranked:
             of_kind = [s for s in found.sightings if s.kind == kind]
@@ -177,7 +177,7 @@ def _named_future(found: Found, current: Any) -> asyncio.Future[Any] | None:
             own = variables_of(_frames.first_argument(site.frame))
             known = ChainMap(dict(given), own, site.frame.f_globals)
             here = _frames.names_at(site)
-            names = (*sorted(here.variables | here.attributes), *given, *site.code.co_names)
+            names = (*sorted(here.all), *given, *site.code.co_names)
             for value in (known.get(name) for name in names):
                 if is_a(value, asyncio.Future) and value.get_loop() is not current:
                     return value

@@ -244,3 +244,100 @@ def test_the_function_beside_the_failing_one_is_named(
         name: ["LS201", f"form_{number}" if function == "itself" else function]
         for number, (name, (_, function)) in enumerate(forms.items())
     }
+
+
+#: How a session is left whose tasks may still be at work.
+LEAVINGS = {
+    "close": "s = Maker()\n    try:\n        {}\n    finally:\n        await s.close()",
+    "rollback": (
+        "s = Maker()\n    try:\n        {}\n    except Exception:\n        await s.rollback()\n"
+        "        raise"
+    ),
+    "block": "async with Maker() as s:\n        {}",
+    "maker's transaction": "async with Maker.begin() as s:\n        {}",
+    "transaction": "async with Maker() as s, s.begin():\n        {}",
+    "savepoint": "async with Maker.begin() as s, s.begin_nested():\n        {}",
+    "dependency": "async with provided() as s:\n        {}",
+    "scoped": (
+        "s = async_scoped_session(Maker, lambda: 1)\n    try:\n        {}\n"
+        "    finally:\n        await s.remove()"
+    ),
+}
+#: What runs inside, and what the mistake then is.
+INSIDE = {
+    "two functions": ("await asyncio.gather(orders(s), users(s))", "LS201"),
+    "one function twice": ("await asyncio.gather(*(load(s, n) for n in range(2)))", "LS201"),
+    "methods": ("r = Repository(s); await asyncio.gather(r.orders(), r.users())", "LS201"),
+    "two objects": (
+        "await asyncio.gather(Repository(s).orders(), Repository(s).users())",
+        "LS201",
+    ),
+    "tasks": (
+        "t = [asyncio.create_task(f(s)) for f in (orders, users)]; await asyncio.gather(*t)",
+        "LS201",
+    ),
+    "partials": (
+        (
+            "one = functools.partial(orders, s); two = functools.partial(users, s)\n"
+            "        await asyncio.gather(one(), two())"
+        ),
+        "LS201",
+    ),
+    "closures": (
+        (
+            "async def one(): await orders(s)\n        async def two(): await users(s)\n"
+            "        await asyncio.gather(one(), two())"
+        ),
+        "LS201",
+    ),
+    "another's failure": ("await asyncio.gather(wrong(), orders(s))", "LS202"),
+    "sessions apart": ("await asyncio.gather(wrong(), orders(s), users(Maker()))", "LS202"),
+    "a task that nobody awaits": ("t = asyncio.create_task(orders(s)); await wrong()", "LS202"),
+}
+
+LEFT = """
+from contextlib import asynccontextmanager
+from sqlalchemy.ext.asyncio import async_scoped_session, async_sessionmaker
+
+Maker = async_sessionmaker(engine)
+
+async def wrong():
+    await asyncio.sleep(0)
+    raise ValueError("its own")
+
+@asynccontextmanager
+async def provided():
+    async with Maker() as session:
+        try:
+            yield session
+            await session.commit()
+        except Exception:
+            await session.rollback()
+            raise
+"""
+
+
+@pytest.mark.parametrize("leaving", LEAVINGS)
+def test_a_session_left_at_work_is_shared_only_where_two_tasks_use_it(
+    run_program: RunProgram, leaving: str
+) -> None:
+    """A clean-up refused because two tasks share its session is told as the sharing it comes of."""
+    text = BEGINNING + LEFT + "forms = {}\n"
+    for number, (name, (body, _)) in enumerate(INSIDE.items()):
+        inside = LEAVINGS[leaving].format(body)
+        text += f"async def form_{number}():\n    {inside}\nforms[{name!r}] = form_{number}\n"
+    text += """
+found = {}
+for name, form in forms.items():
+    async def main():
+        await engine.dispose(close=False)
+        await form()
+    try: asyncio.run(main())
+    except Exception as exc:
+        found[name] = loopsentry.diagnose(exc).code
+print(json.dumps(found))
+"""
+    text = text.replace("WORK", "s.execute(text('select pg_sleep(0.05)'))")
+    ended = run_program(text)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout) == {name: code for name, (_, code) in INSIDE.items()}

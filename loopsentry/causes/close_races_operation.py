@@ -26,16 +26,19 @@ def match(evidence: Evidence) -> Verdict | None:
     subject = evidence.subject
     if subject is None or evidence.same_loop is False or evidence.forked:
         return None
-    if evidence.has("provisioning"):
+    if evidence.has("provisioning", "ended") and not evidence.undone:
         return None
+    if evidence.undone and evidence.shared:
+        return None  # the close was refused only because two tasks had met before
     if evidence.has("cut-off") and evidence.first_failure is not None:
         return None  # the statement that was cut off, after the close itself was told of
     cut = evidence.closed_at_work
     ending = evidence.phase == "cleanup" or evidence.leaving
-    if not cut and not (ending and (evidence.has("illegal-state") or _busy(evidence))):
+    refused = evidence.has("illegal-state", "provisioning")
+    if not cut and not (ending and (refused or _busy(evidence))):
         return None
     under_way = evidence.same_loop is True and any(each.under_way for each in evidence.symptoms)
-    known = under_way or evidence.other is not None or evidence.has("illegal-state")
+    known = under_way or evidence.other is not None or refused
     known = evidence.closing == "recorded" if cut else known
     where = (f"closed at {evidence.closed_at.short}",) if cut and evidence.closed_at else ()
     return Verdict(

@@ -6,8 +6,10 @@ variable that child tasks inherit, or a dependency that hands the same session t
 resolvers.
 
 Depending on the moment the second task is told *another operation is in progress*, *this session
-is provisioning a new connection* or *method is already in progress*. A larger pool or `NullPool`
-does not help: the tasks hold the same session.
+is provisioning a new connection*, *method is already in progress* or, in the block of a
+transaction, *can't operate on closed transaction*. Often the first refusal is lost, and the last
+word has the clean-up, which is refused too while the other task is at work. A larger pool or
+`NullPool` does not help: the tasks hold the same session.
 
 Give each task a session of its own, opened inside the task, or do one thing after the other.
 """
@@ -25,12 +27,15 @@ def match(evidence: Evidence) -> Verdict | None:
     if evidence.same_loop is False or evidence.forked or evidence.subject is None:
         return None
     racing = evidence.has("illegal-state") and evidence.phase != "cleanup"
-    if not racing and not evidence.has("busy", "provisioning", "stale-transaction"):
+    racing = racing or (evidence.has("provisioning") and not evidence.undone)
+    after = evidence.undone and evidence.shared
+    meeting = evidence.has("ended") and (evidence.other is not None or evidence.shared)
+    if not racing and not after and not meeting and not evidence.has("busy", "stale-transaction"):
         return None
     under_way = any(symptom.under_way for symptom in evidence.symptoms)
     found = evidence.other is not None and not evidence.other.probable
-    known = found or (under_way and evidence.same_loop)
-    told = under_way or racing or evidence.has("provisioning") or evidence.other is not None
+    known = not after and (found or (under_way and evidence.same_loop))
+    told = under_way or racing or after or meeting or evidence.other is not None
     if not known and not told:
         return None
     kind = evidence.subject.kind

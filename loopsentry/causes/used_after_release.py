@@ -20,7 +20,9 @@ CAUSE = "used-after-release"
 def match(evidence: Evidence) -> Verdict | None:
     """Match a driver's or a library's own word that the object had been returned."""
     closed_here = evidence.has("disconnected")
-    said = evidence.closed_by_program if closed_here else evidence.has("released")
+    said = evidence.closed_by_program if closed_here else evidence.has("released", "ended")
+    if evidence.has("ended") and (evidence.other is not None or evidence.shared):
+        return None  # at work for another task, which SQLAlchemy takes for closed
     if not said or evidence.forked or evidence.closed_at_work:
         return None
     if evidence.has("foreign-loop", "loop-closed", "busy"):
@@ -33,7 +35,7 @@ def match(evidence: Evidence) -> Verdict | None:
     headline = f"{kind} used after the program had closed it" if closed else ""
     return Verdict(
         certainty="proven" if known else "likely",
-        explains=frozenset({"released", *(("disconnected",) if closed_here else ())}),
+        explains=frozenset({"released", "ended", *(("disconnected",) if closed_here else ())}),
         headline=evidence.face.headline if evidence.face is not None else headline,
         one_loop=one_loop,
         data="not-sent",

@@ -18,8 +18,13 @@ from typing import Any
 
 from sqlalchemy import exc as sa_exc
 from sqlalchemy.engine import AdaptedConnection, Connection, Engine, ExceptionContext
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
-from sqlalchemy.orm import Session
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    AsyncSessionTransaction,
+)
+from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.orm import session as sa_session
 from sqlalchemy.pool import Pool, PoolProxiedConnection
 
@@ -74,7 +79,7 @@ _SYMPTOMS: tuple[tuple[type[Exception], str, SymptomKind], ...] = (
     (sa_exc.TimeoutError, "QueuePool limit of size", "exhausted"),
     (sa_exc.ResourceClosedError, "This Connection is closed", "released"),
     (sa_exc.ResourceClosedError, "This transaction is closed", "released"),
-    (sa_exc.InvalidRequestError, _BLOCK, "released"),
+    (sa_exc.InvalidRequestError, _BLOCK, "ended"),
     (sa_exc.InvalidRequestError, "This Session has been permanently closed", "released"),
 )
 
@@ -106,7 +111,13 @@ def read(exc: BaseException, text: str) -> Symptom | None:
 
 
 def sight(target: Any) -> Sighting | None:
-    """Recognise sessions, connections, pools and engines."""
+    """Recognise sessions, connections, pools and engines; a session's transaction is the session.
+
+    `Maker.begin()` leaves through the transaction alone (sqlalchemy/ext/asyncio/session.py,
+    `_AsyncSessionContextManager`).
+    """
+    if issubclass(type(target), SessionTransaction | AsyncSessionTransaction):
+        target = object.__getattribute__(target, "session")
     for kinds, kind in _KINDS:
         if issubclass(type(target), kinds):
             inner = driver_connection_of(target) if kind == "connection" else None
