@@ -608,6 +608,12 @@ class Evidence:
         return self.closing in ("recorded", "read")
 
     @property
+    def outrun(self) -> bool:
+        """Whether a task was cancelled, and its object used again before that task was over."""
+        cancelled = self.other is not None and self.other.state == "cancelled"
+        return cancelled and self.phase != "cleanup" and self.same_loop is not False
+
+    @property
     def undone(self) -> bool:
         """Whether nothing but a clean-up was refused, because the session was at work."""
         refusals = [each for each in self.symptoms if each.kind in _REFUSALS]

@@ -118,6 +118,23 @@ TABLE: dict[str, tuple[Evidence, str | None, str]] = {
         "LS202",
         "proven",
     ),
+    "tidied up where two tasks share it": (
+        shared("illegal-state", phase="cleanup", other=SIBLING, shared=True),
+        "LS201",
+        "likely",
+    ),
+    "rolled back while it connects": (
+        shared("provisioning", phase="cleanup", other=SIBLING),
+        "LS202",
+        "proven",
+    ),
+    "a block at work for another task": (shared("ended", other=SIBLING), "LS201", "proven"),
+    "a block that the program ended": (shared("ended"), "LS204", "proven"),
+    "cancelled and not awaited": (
+        shared("busy", other=replace(SIBLING, state="cancelled")),
+        "LS203",
+        "proven",
+    ),
     "cut short, recorded": (
         shared("busy", cancelled=True, cancellation=HERE),
         "LS203",

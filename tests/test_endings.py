@@ -73,6 +73,17 @@ CASES = {
             "s = Session(); t = await start(s.execute(text(Q)))\nawait s.rollback()\nawait t"
         ),
     },
+    "LS203": {
+        f"{name}, {then}": (
+            f"{opened}; t = await start(c.execute({words}))\nt.cancel()\nawait {then}\nawait t"
+        )
+        for name, opened, words, calls in (
+            ("session", "c = Session()", "text(Q)", ("c.execute(text(Q))", "c.commit()")),
+            ("connection", "c = await engine.connect()", "text(Q)", ("c.execute(text(Q))",)),
+            ("asyncpg", "c = await asyncpg.connect(DSN)", "Q", ("c.execute(Q)", "c.fetch(Q)")),
+        )
+        for then in calls
+    },
     "LS204": {
         "closed": "c = await asyncpg.connect(DSN)\nawait c.close()\nawait c.fetch(Q)",
         "closed pool": "c = await asyncpg.create_pool(DSN)\nawait c.close()\nawait c.fetch(Q)",

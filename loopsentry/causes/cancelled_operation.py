@@ -23,22 +23,26 @@ _LEFT_BEHIND: tuple[SymptomKind, ...] = (
     "invalid-transaction",
     "disconnected",
 )
+_AT_WORK: tuple[SymptomKind, ...] = ("busy", "provisioning", "illegal-state", "ended")
 
 
 def match(evidence: Evidence) -> Verdict | None:
     """Match what a recorded cancellation, or one in the chain, left behind."""
-    if evidence.same_loop is False or evidence.forked or not evidence.cancelled:
+    if evidence.same_loop is False or evidence.forked:
         return None
-    if not evidence.has(*_LEFT_BEHIND):
+    left = evidence.cancelled and evidence.has(*_LEFT_BEHIND)
+    if not left and not (evidence.outrun and evidence.has(*_AT_WORK)):
         return None
-    certain = evidence.cancellation is not None
+    certain = evidence.cancellation is not None or evidence.outrun
     where = evidence.cancellation
     notes = ["the cancelled statement may have been executed by the server"]
-    if where is not None:
+    if evidence.outrun and evidence.other is not None:
+        notes.insert(0, f"{evidence.other.task or 'its task'} was cancelled, and was not over yet")
+    elif where is not None:
         notes.insert(0, f"cancelled before in {where.call}, {where.path}:{where.line}")
     return Verdict(
         certainty="proven" if certain else "likely",
-        explains=frozenset({"cancelled", *(s.kind for s in evidence.symptoms)}),
+        explains=frozenset({"cancelled", "other-task", *(s.kind for s in evidence.symptoms)}),
         one_loop=True,
         data="maybe-executed",
         notes=(*notes, "not a loop mismatch: one event loop only"),

@@ -26,6 +26,8 @@ def match(evidence: Evidence) -> Verdict | None:
     """Match an object that another task of the same loop was using at that moment."""
     if evidence.same_loop is False or evidence.forked or evidence.subject is None:
         return None
+    if evidence.outrun:
+        return None
     racing = evidence.has("illegal-state") and evidence.phase != "cleanup"
     racing = racing or (evidence.has("provisioning") and not evidence.undone)
     after = evidence.undone and evidence.shared
