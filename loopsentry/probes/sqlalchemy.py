@@ -154,11 +154,40 @@ def face_of(symptom: Symptom, sites: list[Site]) -> Face | None:
     for site in reversed(sites[:end]):
         if module_of(site.frame) == "sqlalchemy.orm.attributes" and site.code.co_name == "get":
             return _face_of_attribute(first_argument(site.frame), variables_in(site.frame))
-    called = [module_of(site.frame) for site in sites[:end]]
-    if called and called[-1] in _SYNCHRONOUS:
+    return _face_of_call(sites[:end])
+
+
+def _face_of_call(sites: list[Site]) -> Face | None:
+    """What was called synchronously: a dynamic relationship, a function, a plain engine."""
+    targets = [first_argument(site.frame) for site in sites]
+    dynamic = next((target for target in targets if _is_dynamic(target)), None)
+    if dynamic is not None:
+        owner, key = type(dynamic.instance).__name__, str(dynamic.attr.key)
+        headline = f"`{owner}.{key}` is a dynamic relationship, which queries without an await"
+        return Face(name="dynamic", headline=headline, names={"attribute": key, "owner": owner})
+    called = module_of(sites[-1].frame) if sites else ""
+    whole = called in _WHOLE
+    wanted = AsyncEngine if whole else AsyncSession
+    if any(_is_beneath(target, wanted) for target in targets):
+        headline = "a synchronous function of SQLAlchemy's called outside run_sync()"
+        return Face(name="synchronous-function", headline=headline)
+    if whole or called in _SYNCHRONOUS:
         headline = "an asynchronous driver used by a synchronous engine or session"
         return Face(name="synchronous-engine", headline=headline)
     return None
+
+
+def _is_dynamic(target: Any) -> bool:
+    """Whether a value is what a dynamic relationship gives; its class is private in 2.1."""
+    return any(kind.__module__ == "sqlalchemy.orm.dynamic" for kind in type(target).__mro__)
+
+
+def _is_beneath(target: Any, kind: type[AsyncEngine | AsyncSession]) -> bool:
+    """Whether a value is what an AsyncEngine or an AsyncSession has beneath it."""
+    beneath = Engine if issubclass(kind, AsyncEngine) else Session
+    if not issubclass(type(target), beneath):
+        return False
+    return kind._retrieve_proxy_for_target(target, regenerate=False) is not None
 
 
 def _face_of_attribute(attribute: Any, variables: Mapping[str, Any]) -> Face:
@@ -186,6 +215,8 @@ def _is_made_by_server(state: Any, key: str) -> bool:
 
 
 #: Where a synchronous call begins; asynchronous ones begin in sqlalchemy.ext.asyncio.
+#: What works through many statements: create_all(), reflect(), inspect().
+_WHOLE = ("sqlalchemy.engine.reflection", "sqlalchemy.inspection", "sqlalchemy.sql.schema")
 _SYNCHRONOUS = ("sqlalchemy.engine.base", "sqlalchemy.orm.session", "sqlalchemy.orm.query")
 
 
