@@ -126,7 +126,8 @@ def diagnose(
 ) -> Diagnosis | None:
     """Judge the evidence and write down what it says; None if no cause applies."""
     first = evidence.first_failure
-    if evidence.has("invalid-transaction") and first is not None and first.diagnosis is not None:
+    follows = evidence.has("invalid-transaction") or evidence.undone
+    if follows and first is not None and first.diagnosis is not None:
         return echo(evidence, first.diagnosis)
     judged = judge(evidence, causes)
     if judged is None:

@@ -21,6 +21,7 @@ from .holders import place_here, search_tasks
 from .incidents import Complaint, Incident, find_incidents
 from .model import (
     COLLECT,
+    REFUSALS,
     Birth,
     Clue,
     Ending,
@@ -60,11 +61,13 @@ class Case:
         evidence: all that is known of one incident.
         complaint: the one complaint that it is about.
         units: the library's units of work in its call, such as an SQLAlchemy connection.
+        sessions: the sessions in its call.
     """
 
     evidence: Evidence
     complaint: Complaint
     units: tuple[Any, ...] = ()
+    sessions: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +166,9 @@ class Collector:
         refused = any(s.kind == "foreign-loop" and not s.quoted for s in symptoms)
         same = is_same(owner if bound else None, current, known=happened.known, refused=refused)
         units = tuple(s.target for s in found.sightings if s.kind == "connection")
-        failure = self._first_failure(birth, units)
+        sessions = tuple(s.target for s in found.sightings if s.kind == "session")
+        busy_session = sessions if says(symptoms, *REFUSALS) else ()
+        failure = self._first_failure(birth, (*units, *busy_session))
         other, apart = None, False
         if same is not False:
             other, apart = self._other_operation(found, symptoms)
@@ -225,7 +230,7 @@ class Collector:
                 framework=clue.framework,
                 contexts=contexts_of([], owner, current, forked=forked),
             )
-        return Case(evidence, incident.complaint, units)
+        return Case(evidence, incident.complaint, units, sessions)
 
     def collect_hang(
         self, loop: Any, hang: Hang, sites: list[Site], inside: tuple[Any, ...]

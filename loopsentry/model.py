@@ -492,7 +492,7 @@ _STOPPED = {
     "replaced": "replaced at checkout by a new connection, nothing was sent",
 }
 #: What a session says that is at work for somebody else.
-_REFUSALS = frozenset({"provisioning", "illegal-state", "ended"})
+REFUSALS: tuple[SymptomKind, ...] = ("provisioning", "illegal-state", "ended")
 #: sqlalchemy/orm/state_changes.py names the method that it refuses.
 _TIDYING = ("Method 'close()'", "Method 'rollback()'")
 
@@ -616,7 +616,7 @@ class Evidence:
     @property
     def undone(self) -> bool:
         """Whether nothing but a clean-up was refused, because the session was at work."""
-        refusals = [each for each in self.symptoms if each.kind in _REFUSALS]
+        refusals = [each for each in self.symptoms if each.kind in REFUSALS]
         tidying = all(each.text.startswith(_TIDYING) for each in refusals)
         return self.phase == "cleanup" and bool(refusals) and (tidying or len(refusals) == 1)
 

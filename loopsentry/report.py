@@ -15,7 +15,7 @@ from .annotation import annotate, shown_before, told_elsewhere, told_on
 from .catalog import Shelves
 from .diagnosis import diagnose, gravity
 from .evidence import Case, Collector
-from .model import Clue, Diagnosis, EngineInfo, Evidence, Hang, Mode
+from .model import REFUSALS, Clue, Diagnosis, EngineInfo, Evidence, Hang, Mode
 from .recognition import Recogniser
 from .registry import Registry
 from .renderers import plain
@@ -182,6 +182,8 @@ class Examiner:
         key = self.repeats.key_of(exc, clue) if is_lasting(case.evidence) else None
         if case.evidence.has("disconnected") and clue.live:
             self.registry.note_trouble(case.units, diagnosis)
+        if case.evidence.has(*REFUSALS):
+            self.registry.note_trouble(case.sessions, diagnosis)
         diagnosis = self._retire(diagnosis, case.evidence, clue)
         if clue.action != "none":
             diagnosis = replace(diagnosis, action=clue.action)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import audit
+from benchmarks import audit, neutrality
 from benchmarks.clients import __main__ as clients
 from benchmarks.measures import SIZES
 from benchmarks.pairs import measure_pair
@@ -26,6 +26,20 @@ def test_each_operation_is_measured_with_and_without(url: str) -> None:
     for sample in samples.values():
         assert sample.without > 0
         assert sample.watched > 0
+
+
+def test_a_test_that_ends_otherwise_is_listed() -> None:
+    """Each outcome that differs from the one without loopsentry is a line, a missing one too."""
+    found = {
+        "without": {"a": "passed", "b": "failure", "c": "skipped"},
+        "annotate": {"a": "passed", "b": "failure", "c": "skipped"},
+        "raise": {"a": "failure", "b": "failure", "d": "passed"},
+    }
+    assert neutrality.compare(found) == [
+        "a: passed without, failure in raise",
+        "c: skipped without, not run in raise",
+        "d: not run without, passed in raise",
+    ]
 
 
 def test_diagnoses_are_measured(url: str) -> None:

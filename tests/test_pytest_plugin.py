@@ -452,6 +452,45 @@ def test_coverage_of_a_project_is_whole(project: Project) -> None:
     assert re.search(r"^shop.py +2 +0 +100%", run.output, re.MULTILINE), run.output
 
 
+SHARED = """
+import asyncio, os
+import pytest, pytest_asyncio
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+
+engine = create_async_engine(os.environ["DATABASE_URL"])
+
+@pytest_asyncio.fixture
+async def session():
+    async with AsyncSession(engine) as session:
+        yield session
+
+async def load(session):
+    return await session.scalar(text("select 1 from pg_sleep(0.2)"))
+
+async def serve(session):
+    return await asyncio.create_task(load(session))
+
+@pytest.mark.asyncio
+async def test_at_once(session):
+    await asyncio.gather(serve(session), serve(session))
+"""
+
+
+def test_a_refused_teardown_is_an_echo_of_the_test(project: Project) -> None:
+    """A fixture that cannot close a session at work repeats the test's mistake, no other one.
+
+    The tasks show functions of their own; the loop was started by the test nevertheless.
+    """
+    pytest.importorskip("pytest_asyncio")
+    project.write({"test_it.py": SHARED})
+    run = project.run()
+    [record] = run.records
+    assert record["code"] == "LS201"
+    assert record["owner_loop"]["started_by"]["function"] == "test_at_once"
+    assert record["other_operation"]["function"] == "load"
+
+
 # the harness -------------------------------------------------------------------------------
 
 

@@ -23,7 +23,7 @@ from loopsentry.installation import (
     switched_off,
     uninstall,
 )
-from loopsentry.model import Clue, Diagnosis
+from loopsentry.model import Clue, Diagnosis, LoopInfo
 from loopsentry.story import WIDEST, WIDTH
 
 from . import failure_of
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 # As the recognisers of contexts name them.
 _ANYIO = "anyio's pytest plugin"
 _CLIENT = "TestClient"
+_RUNNERS = frozenset({_ANYIO, _CLIENT, "pytest-asyncio", "IsolatedAsyncioTestCase"})
 #: How much is kept of one test, and how much of it is told.
 WITNESSED, STORIES = 100, 3
 _SCOPES = ("session", "package", "module", "class", "function")
@@ -210,10 +211,20 @@ class Run:
             active = {scope for _, scope in self.shared} | {self._scope_at_work()}
             scope = next(scope for scope in _SCOPES if scope in active)
         info = replace(record.info, scope=scope or record.info.scope)
-        role = self.actors[0].role() if self.actors and info.started_by is None else None
-        if role is not None and info.runner == _CLIENT:
-            info = replace(info, started_by=role.place)
-        record.info = info
+        record.info = self._with_starter(info)
+
+    def _with_starter(self, info: LoopInfo) -> LoopInfo:
+        """The test starts a plugin's loop, also where a task of it shows another function."""
+        roles = [role for actor in self.actors if (role := actor.role()) is not None]
+        place = info.started_by
+        if info.runner not in _RUNNERS or not roles:
+            return info
+        known = {(role.place.file, role.place.function) for role in roles}
+        if info.runner == _CLIENT and place is not None:
+            return info
+        if place is not None and (place.file, place.function) in known:
+            return info
+        return replace(info, started_by=roles[0].place)
 
     def name_starter(self, loop: asyncio.AbstractEventLoop) -> None:
         """A loop that a plugin starts, with nothing of the user's on its stack, is the test's."""
