@@ -177,6 +177,8 @@ class Collector:
         if busy and same and not (other or cut or cancellation or failure):
             other = find_sibling(found.traced)
         shared = self._is_shared(found, symptoms) if same is not False and not apart else False
+        if shared and other is None:
+            other = find_sibling(found.traced)
         forked = birth is not None and birth.pid != os.getpid()
         closing, closed_at = self._closing(found, symptoms, units, live=clue.live)
         evidence = Evidence(
@@ -531,10 +533,11 @@ class Collector:
             here = {id(s.target) for s in found.sightings if s.kind == "session"}
             there = self._sessions_in(sites)
             return operation, bool(here and there and here.isdisjoint(there))
-        shared = says(symptoms, "provisioning", "illegal-state", "ended")
-        opening = self._opening(found) if shared else None
-        if opening is None and says(symptoms, "ended"):
-            return None, False  # it says the same of a transaction that the program ended itself
+        shared = says(symptoms, *REFUSALS)
+        doubtful = says(symptoms, "ended", "taken")  # one task alone can be told these
+        opening = self._opening(found, ended=not doubtful) if shared else None
+        if opening is None and doubtful:
+            return None, False
         if opening is None and (shared or any(symptom.under_way for symptom in symptoms)):
             return find_sibling(found.traced), False
         return opening, False
@@ -542,7 +545,7 @@ class Collector:
     def _is_shared(self, found: Found, symptoms: tuple[Symptom, ...]) -> bool:
         """Whether the program itself started several tasks at once that use the session."""
         session = {id(s.target) for s in found.sightings if s.kind == "session"}
-        if not session or not says(symptoms, "provisioning", "illegal-state", "ended"):
+        if not session or not says(symptoms, *REFUSALS):
             return False
 
         # A scoped session is none itself; it was asked, and asked the session that refused.
@@ -572,11 +575,15 @@ class Collector:
         told: Iterable[Face | None] = (face_of(symptom, found.segment) for face_of in self.faces)
         return next(filter(None, told), None)
 
-    def _opening(self, found: Found) -> Operation | None:
+    def _opening(self, found: Found, *, ended: bool) -> Operation | None:
         """The connection that another task was opening for the session.
 
         The same line can have opened one before. Which task is failing is known while its loop
         runs; later, an opening that never ended is another task's: its own would not complain.
+
+        Args:
+            found: what was found.
+            ended: whether one that ended may count, as it may have ended since.
         """
         mine = _frames.user_place(found.sites)
         task = _frames.task_name()
@@ -585,6 +592,8 @@ class Collector:
                 self.registry.openings.get(sighting.target) if sighting.kind == "session" else None
             )
             if opening is None or opening.place is None:
+                continue
+            if opening.ended is not None and not ended:
                 continue
             apart = opening.task != task if task is not None else opening.ended is None
             if opening.place == mine and not apart:

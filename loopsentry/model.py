@@ -43,6 +43,7 @@ SymptomKind = Literal[
     "exhausted",  # no connection of a pool came free in time
     "released",  # the object was already given back
     "ended",  # a transaction's own block is not over, but its transaction is, or it is at work
+    "taken",  # a session is in a flush or a transaction, perhaps another task's
     "cut-off",  # the server was asked to end the statement, as a close does with what still runs
     "refused",  # a crossing was stopped before anything was sent
     "replaced",  # a crossing was healed before anything was sent
@@ -492,7 +493,7 @@ _STOPPED = {
     "replaced": "replaced at checkout by a new connection, nothing was sent",
 }
 #: What a session says that is at work for somebody else.
-REFUSALS: tuple[SymptomKind, ...] = ("provisioning", "illegal-state", "ended")
+REFUSALS: tuple[SymptomKind, ...] = ("provisioning", "illegal-state", "ended", "taken")
 #: sqlalchemy/orm/state_changes.py names the method that it refuses.
 _TIDYING = ("Method 'close()'", "Method 'rollback()'")
 

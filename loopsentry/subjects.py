@@ -15,7 +15,7 @@ from ._frames import Site
 from .exceptions import arguments_of, is_a, variables_of
 from .holders import find_foreign_task
 from .incidents import Incident
-from .model import ObjectKind, Sighting, Symptom
+from .model import REFUSALS, ObjectKind, Sighting, Symptom
 from .registry import Registry
 
 
@@ -68,7 +68,7 @@ class Subjects:
             if foreign is not None or not _has_connection(found):
                 return foreign
         ranked: tuple[ObjectKind, ...] = ("connection", "pool", "session")
-        if kinds & {"provisioning", "illegal-state", "ended"}:
+        if kinds & set(REFUSALS):
             ranked = ("session", *ranked)
         for kind in ranked:
             of_kind = [s for s in found.sightings if s.kind == kind]

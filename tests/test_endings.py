@@ -122,6 +122,11 @@ CASES = {
             "async with Session() as s, s.begin():\n"
             "    await s.commit()\n    await s.execute(text(Q))"
         ),
+        "session's transaction, after another task": (
+            "async with Session() as s, s.begin():\n"
+            "    await (await start(s.execute(text('select 1'))))\n"
+            "    await s.commit()\n    await s.execute(text(Q))"
+        ),
         "session": (
             "s = AsyncSession(engine, close_resets_only=False)\nawait s.close()\n"
             "await s.execute(text(Q))"
@@ -153,6 +158,26 @@ CASES = {
         ),
     },
     None: {
+        "begun twice": (
+            "async with Session() as s:\n    await s.execute(text('select 1'))\n"
+            "    async with s.begin(): pass"
+        ),
+        "begun twice, after another task": (
+            "async with Session() as s:\n"
+            "    await (await start(s.execute(text('select 1'))))\n"
+            "    async with s.begin(): pass"
+        ),
+        "flushed in a flush": (
+            "from sqlalchemy import Column, Integer, MetaData, Table, event\n"
+            "from sqlalchemy.orm import registry\n"
+            "mapped = type('Mapped', (), {})\n"
+            "columns = Column('id', Integer, primary_key=True)\n"
+            "registry().map_imperatively(mapped, Table('t', MetaData(), columns))\n"
+            "s = Session(); event.listen(s.sync_session, 'after_flush', lambda s, _: s.flush())\n"
+            "s.add(mapped(id=1))\n"
+            "await s.execute(text('create temp table t (id int)'))\n"
+            "try: await s.flush()\nfinally: await s.close()"
+        ),
         "statement cancelled by somebody": (
             "c = await asyncpg.connect(DSN); t = await start(c.fetch(Q))\n"
             "d = await asyncpg.connect(DSN)\n"

@@ -317,16 +317,7 @@ async def provided():
 """
 
 
-@pytest.mark.parametrize("leaving", LEAVINGS)
-def test_a_session_left_at_work_is_shared_only_where_two_tasks_use_it(
-    run_program: RunProgram, leaving: str
-) -> None:
-    """A clean-up refused because two tasks share its session is told as the sharing it comes of."""
-    text = BEGINNING + LEFT + "forms = {}\n"
-    for number, (name, (body, _)) in enumerate(INSIDE.items()):
-        inside = LEAVINGS[leaving].format(body)
-        text += f"async def form_{number}():\n    {inside}\nforms[{name!r}] = form_{number}\n"
-    text += """
+TOLD = """
 found = {}
 for name, form in forms.items():
     async def main():
@@ -337,7 +328,84 @@ for name, form in forms.items():
         found[name] = loopsentry.diagnose(exc).code
 print(json.dumps(found))
 """
+
+
+@pytest.mark.parametrize("leaving", LEAVINGS)
+def test_a_session_left_at_work_is_shared_only_where_two_tasks_use_it(
+    run_program: RunProgram, leaving: str
+) -> None:
+    """A clean-up refused because two tasks share its session is told as the sharing it comes of."""
+    text = BEGINNING + LEFT + "forms = {}\n"
+    for number, (name, (body, _)) in enumerate(INSIDE.items()):
+        inside = LEAVINGS[leaving].format(body)
+        text += f"async def form_{number}():\n    {inside}\nforms[{name!r}] = form_{number}\n"
+    text += TOLD
     text = text.replace("WORK", "s.execute(text('select pg_sleep(0.05)'))")
     ended = run_program(text)
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout) == {name: code for name, (_, code) in INSIDE.items()}
+
+
+#: What two tasks do with one session.
+TASKS = {
+    "flush": "s.add(Row(id=n)); await s.flush()",
+    "commit": "s.add(Row(id=n)); await s.commit()",
+    "refresh": "r = Row(id=n); s.add(r); await s.commit(); await s.refresh(r)",
+    "get": "await s.get(Row, n); await s.commit()",
+    "transaction": "async with s.begin(): s.add(Row(id=n))",
+    "savepoint": "async with s.begin_nested(): s.add(Row(id=n))",
+    "rollback": "await s.execute(text('select 1')); await s.rollback()",
+    "stream": "[r async for r in await s.stream(text('select generate_series(1, 3)'))]",
+    "merge": "await s.merge(Row(id=n)); await s.commit()",
+}
+#: How they are started.
+STARTS = {
+    "gather": "await asyncio.gather(*(WORK(s, n) for n in range(4)))",
+    "task group": (
+        "async with asyncio.TaskGroup() as group:\n"
+        "            for n in range(4): group.create_task(WORK(s, n))"
+    ),
+    "results": (
+        "for r in await asyncio.gather(*(WORK(s, n) for n in range(4)), return_exceptions=True):\n"
+        "            if isinstance(r, BaseException): raise r"
+    ),
+    "beside": (
+        "others = {asyncio.create_task(WORK(s, n)) for n in range(3)}\n"
+        "        await WORK(s, 9)\n        await asyncio.wait(others)\n"
+        "        for task in others: task.result()"
+    ),
+}
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_whatever_two_tasks_do_with_one_session_is_sharing(
+    run_program: RunProgram, start: str
+) -> None:
+    """SQLAlchemy has many words for it, some of which one task alone may be told."""
+    text = BEGINNING + LEFT + ROW + "forms = {}\n"
+    for number, (name, work) in enumerate(TASKS.items()):
+        body = STARTS[start].replace("WORK", f"work_{number}")
+        text += f"async def work_{number}(s, n):\n    n += {number}00\n    {work}\n"
+        text += f"async def form_{number}():\n    async with Maker() as s:\n        {body}\n"
+        text += f"forms[{name!r}] = form_{number}\n"
+    text = (text + TOLD).replace("WORK", "s.execute(text('select 1'))")
+    ended = run_program(text)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout) == dict.fromkeys(TASKS, "LS201")
+
+
+ROW = """
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+class Base(DeclarativeBase): pass
+
+class Row(Base):
+    __tablename__ = "shared_rows"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+async def prepare():
+    async with engine.begin() as connection:
+        await connection.run_sync(Base.metadata.drop_all)
+        await connection.run_sync(Base.metadata.create_all)
+asyncio.run(prepare())
+"""

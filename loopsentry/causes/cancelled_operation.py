@@ -12,7 +12,7 @@ explicitly; wait for a cancelled task before its connection is used again.
 
 from __future__ import annotations
 
-from loopsentry.model import Evidence, SymptomKind, Verdict
+from loopsentry.model import REFUSALS, Evidence, SymptomKind, Verdict
 
 CODE = "LS203"
 CAUSE = "cancelled-operation"
@@ -23,7 +23,7 @@ _LEFT_BEHIND: tuple[SymptomKind, ...] = (
     "invalid-transaction",
     "disconnected",
 )
-_AT_WORK: tuple[SymptomKind, ...] = ("busy", "provisioning", "illegal-state", "ended")
+_AT_WORK: tuple[SymptomKind, ...] = ("busy", *REFUSALS)
 
 
 def match(evidence: Evidence) -> Verdict | None:

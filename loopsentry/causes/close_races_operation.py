@@ -26,7 +26,7 @@ def match(evidence: Evidence) -> Verdict | None:
     subject = evidence.subject
     if subject is None or evidence.same_loop is False or evidence.forked:
         return None
-    if evidence.has("provisioning", "ended") and not evidence.undone:
+    if evidence.has("provisioning", "ended", "taken") and not evidence.undone:
         return None
     if evidence.undone and evidence.shared:
         return None  # the close was refused only because two tasks had met before

@@ -80,6 +80,8 @@ _SYMPTOMS: tuple[tuple[type[Exception], str, SymptomKind], ...] = (
     (sa_exc.ResourceClosedError, "This Connection is closed", "released"),
     (sa_exc.ResourceClosedError, "This transaction is closed", "released"),
     (sa_exc.InvalidRequestError, _BLOCK, "ended"),
+    (sa_exc.InvalidRequestError, "Session is already flushing", "taken"),
+    (sa_exc.InvalidRequestError, "A transaction is already begun on this Session", "taken"),
     (sa_exc.InvalidRequestError, "This Session has been permanently closed", "released"),
 )
 
