@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 from . import _frames
@@ -16,8 +16,8 @@ from ._frames import Site
 from ._variables import find_variable
 from ._wording import excerpt, quote
 from .closings import closed_before, may_be_ended_elsewhere
-from .exceptions import message_of, traceback_of, variables_of
-from .holders import place_here, search_tasks
+from .exceptions import field_of, is_a, message_of, traceback_of, variables_of
+from .holders import place_here, search_tasks, sites_of, task_waiting_for
 from .incidents import Complaint, Incident, find_incidents
 from .model import (
     COLLECT,
@@ -44,7 +44,7 @@ from .model import (
 )
 from .registry import LoopRecord, Registry, state_of
 from .roles import alive_then, contexts_of, followed_by, is_same, role_a, role_b
-from .siblings import find_sibling, holds_cancelled, share_one
+from .siblings import find_sharer, find_sibling, holds_cancelled
 from .stages import collected_at, dropped_at, is_connecting, phase_of, stage_of
 from .subjects import Found, Subjects, refusing_loop
 
@@ -543,20 +543,30 @@ class Collector:
         return opening, False
 
     def _is_shared(self, found: Found, symptoms: tuple[Symptom, ...]) -> bool:
-        """Whether the program itself started several tasks at once that use the session."""
-        session = {id(s.target) for s in found.sightings if s.kind == "session"}
-        if not session or not says(symptoms, *REFUSALS):
+        """Whether the program itself started several tasks at once that use the object."""
+        subject = {id(s.target) for s in found.sightings if s.kind in ("session", "connection")}
+        if not subject or not says(symptoms, "busy", *REFUSALS):
             return False
-
         # A scoped session is none itself; it was asked, and asked the session that refused.
         asked = (_frames.first_argument(site.frame) for site in found.library)
-        session.update(id(target) for target in asked if target is not None)
+        subject.update(id(target) for target in asked if target is not None)
 
         def stands_for(value: object) -> int | None:
-            meant = value if id(value) in session else self._stands_for(value)
+            meant = value if id(value) in subject else self._stands_for(value)
             return id(meant) if meant is not None else None
 
-        return share_one(found.traced, stands_for, session)
+        traced = any(_frames.is_user(site.frame) for site in found.traced)
+        sites = found.traced if traced else _sites_waiting()
+        sharer = find_sharer(sites, stands_for, subject)
+        return sharer is not None and not self._failed_before(found, sharer)
+
+    def _failed_before(self, found: Found, frame: FrameType) -> bool:
+        """Whether a function was already leaving, with a failure that no library complained of."""
+        before = field_of(found.incident.complaints[0].exc, "__context__")
+        if not is_a(before, BaseException) or self.read(before) is not None:
+            return False
+        passed = _frames.walk_traceback(traceback_of(before))
+        return any(site.frame is frame for site in passed)
 
     def _sessions_in(self, sites: list[Site]) -> set[int]:
         targets = (_frames.first_argument(s.frame) for s in sites if not _frames.is_user(s.frame))
@@ -606,6 +616,16 @@ class Collector:
                 state="opening a connection",
             )
         return None
+
+
+def _sites_waiting() -> list[Site]:
+    """Where the task stands that waits for the present one, the innermost frame first.
+
+    SQLAlchemy closes what a block leaves in a task of its own.
+    """
+    task = asyncio.current_task() if _frames.running_loop() is not None else None
+    waiting = task_waiting_for(task) if task is not None else None
+    return list(sites_of(waiting))[::-1] if waiting is not None else []
 
 
 def _is_within(place: Place, found: Found) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -11,11 +12,13 @@ from dataclasses import replace
 from functools import partial
 from time import perf_counter
 from types import (
+    AsyncGeneratorType,
     BuiltinMethodType,
     CellType,
     CoroutineType,
     FrameType,
     FunctionType,
+    GeneratorType,
     MethodType,
 )
 from typing import Any
@@ -249,12 +252,26 @@ def _suspended(awaited: Any) -> tuple[FrameType | None, Any]:
     """The frame of something suspended, and what it awaits in turn."""
     if type(awaited) is CoroutineType:  # nearly all are, and thousands may be asked
         return awaited.cr_frame, awaited.cr_await
+    while _is_wrapper(awaited):
+        # Objects/genobject.c: what they wrap is no attribute, but the collector is told of it.
+        inside = gc.get_referents(awaited)
+        awaited = next((e for e in inside if is_a(e, *_SUSPENDED) or _is_wrapper(e)), None)
     for frame, inner in _NAMES:
         if hasattr(awaited, frame):
             return getattr(awaited, frame), getattr(awaited, inner, None)
     return None, None
 
 
+def _is_wrapper(awaited: Any) -> bool:
+    kind = type(awaited)
+    return kind.__module__ == "builtins" and kind.__name__ in _WRAPPERS
+
+
+#: What `__await__` of a coroutine gives, and what waits for the next value of a generator.
+_WRAPPERS = frozenset(
+    {"anext_awaitable", "async_generator_asend", "async_generator_athrow", "coroutine_wrapper"}
+)
+_SUSPENDED = (CoroutineType, GeneratorType, AsyncGeneratorType)
 _NAMES = (("cr_frame", "cr_await"), ("gi_frame", "gi_yieldfrom"), ("ag_frame", "ag_await"))
 
 

@@ -43,7 +43,7 @@ SymptomKind = Literal[
     "exhausted",  # no connection of a pool came free in time
     "released",  # the object was already given back
     "ended",  # a transaction's own block is not over, but its transaction is, or it is at work
-    "taken",  # a session is in a flush or a transaction, perhaps another task's
+    "taken",  # a flush, a transaction or a savepoint that is perhaps another task's
     "cut-off",  # the server was asked to end the statement, as a close does with what still runs
     "refused",  # a crossing was stopped before anything was sent
     "replaced",  # a crossing was healed before anything was sent

@@ -133,22 +133,20 @@ _CANCELLERS = frozenset(
 )
 
 
-def share_one(
+def find_sharer(
     sites: list[Site], stands_for: Callable[[object], int | None], subject: set[int]
-) -> bool:
-    """Whether the failing functions started several at once that use one object.
+) -> FrameType | None:
+    """The failing function that started several at once that use one object, None if none did.
 
-    What a clean-up is told, that an operation still runs, is then what came of sharing: whichever
-    of them ended first, the object would have been used by two at once.
+    What a clean-up is told, that an operation still runs, is then what came of sharing.
 
     Args:
         sites: a traceback's frames from the innermost outwards.
         stands_for: which session or connection a value is, None for anything else.
         subject: which one is asked about, under each identity that it has.
     """
-    return any(
-        _shares(site.frame, stands_for, subject) for site in sites if _frames.is_user(site.frame)
-    )
+    own = (site.frame for site in sites if _frames.is_user(site.frame))
+    return next((frame for frame in own if _shares(frame, stands_for, subject)), None)
 
 
 def _shares(

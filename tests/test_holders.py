@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
+from conftest import RunProgram
 
 from loopsentry.holders import place_waiting_for
 
@@ -96,3 +97,40 @@ def test_the_programs_own_callbacks_are_not_looked_into() -> None:
 
     asyncio.run(main())
     assert found == [None]
+
+
+WRAPPED = """
+import asyncio
+from loopsentry.holders import sites_of
+
+class Startable:
+    def __await__(self): return deep().__await__()
+async def deep(): await asyncio.sleep(1)
+async def values():
+    await asyncio.sleep(1)
+    yield 1
+async def awaits(): await Startable()
+async def iterates():
+    async for _ in values(): pass
+async def takes_next(): await anext(values(), None)
+async def sends(): await values().asend(None)
+
+async def main():
+    tasks = [asyncio.create_task(f()) for f in (awaits, iterates, takes_next, sends)]
+    await asyncio.sleep(0)
+    for task in tasks:
+        print(*(site.code.co_name for site in sites_of(task)))
+        task.cancel()
+asyncio.run(main())
+"""
+
+
+def test_a_task_is_followed_through_what_wraps_a_coroutine(run_program: RunProgram) -> None:
+    """`__await__` of a coroutine and the steps of an async generator hide no frame."""
+    ended = run_program(WRAPPED)
+    assert ended.stdout.splitlines() == [
+        "awaits deep sleep",
+        "iterates values sleep",
+        "takes_next values sleep",
+        "sends values sleep",
+    ]

@@ -346,8 +346,8 @@ def test_a_session_left_at_work_is_shared_only_where_two_tasks_use_it(
     assert json.loads(ended.stdout) == {name: code for name, (_, code) in INSIDE.items()}
 
 
-#: What two tasks do with one session.
-TASKS = {
+#: What two tasks do with one session, one connection of SQLAlchemy's and one of asyncpg's.
+ON_SESSION = {
     "flush": "s.add(Row(id=n)); await s.flush()",
     "commit": "s.add(Row(id=n)); await s.commit()",
     "refresh": "r = Row(id=n); s.add(r); await s.commit(); await s.refresh(r)",
@@ -357,6 +357,32 @@ TASKS = {
     "rollback": "await s.execute(text('select 1')); await s.rollback()",
     "stream": "[r async for r in await s.stream(text('select generate_series(1, 3)'))]",
     "merge": "await s.merge(Row(id=n)); await s.commit()",
+}
+ON_CONNECTION = {
+    "commit": "await s.execute(text('select 1')); await s.commit()",
+    "transaction": "async with s.begin(): await s.execute(text('select 1'))",
+    "savepoint": "async with s.begin_nested(): await s.execute(text('select 1'))",
+    "rollback": "await s.execute(text('select 1')); await s.rollback()",
+    "stream": (
+        "[r async for r in await s.stream(text('select generate_series(1, 3)'))]\n"
+        "    await s.commit()"
+    ),
+}
+ON_ASYNCPG = {
+    "transaction": "async with s.transaction(): await s.execute('select 1')",
+    "cursor": (
+        "async with s.transaction():\n"
+        "        async for r in s.cursor('select generate_series(1, 3)'): pass"
+    ),
+    "statement": "await (await s.prepare('select 1')).fetch()",
+    "many": "await s.executemany('select $1::int', [(1,)])",
+    "reset": "await s.reset()",
+    "row": "await s.fetchrow('select 1')",
+}
+OBJECTS = {
+    "session": ("Maker()", ON_SESSION),
+    "connection": ("engine.connect()", ON_CONNECTION),
+    "asyncpg": ("asyncpg.create_pool(DSN, min_size=1) as p, p.acquire()", ON_ASYNCPG),
 }
 #: How they are started.
 STARTS = {
@@ -378,24 +404,28 @@ STARTS = {
 
 
 @pytest.mark.parametrize("start", STARTS)
-def test_whatever_two_tasks_do_with_one_session_is_sharing(
-    run_program: RunProgram, start: str
+@pytest.mark.parametrize("kind", OBJECTS)
+def test_whatever_two_tasks_do_with_one_object_is_sharing(
+    run_program: RunProgram, kind: str, start: str
 ) -> None:
     """SQLAlchemy has many words for it, some of which one task alone may be told."""
+    opened, tasks = OBJECTS[kind]
     text = BEGINNING + LEFT + ROW + "forms = {}\n"
-    for number, (name, work) in enumerate(TASKS.items()):
+    for number, (name, work) in enumerate(tasks.items()):
         body = STARTS[start].replace("WORK", f"work_{number}")
         text += f"async def work_{number}(s, n):\n    n += {number}00\n    {work}\n"
-        text += f"async def form_{number}():\n    async with Maker() as s:\n        {body}\n"
+        text += f"async def form_{number}():\n    async with {opened} as s:\n        {body}\n"
         text += f"forms[{name!r}] = form_{number}\n"
     text = (text + TOLD).replace("WORK", "s.execute(text('select 1'))")
     ended = run_program(text)
     assert ended.returncode == 0, ended.stderr
-    assert json.loads(ended.stdout) == dict.fromkeys(TASKS, "LS201")
+    assert json.loads(ended.stdout) == dict.fromkeys(tasks, "LS201")
 
 
 ROW = """
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+DSN = os.environ["SCENARIO_DSN"]
 
 class Base(DeclarativeBase): pass
 

@@ -28,7 +28,7 @@ def match(evidence: Evidence) -> Verdict | None:
         return None
     if evidence.has("provisioning", "ended", "taken") and not evidence.undone:
         return None
-    if evidence.undone and evidence.shared:
+    if evidence.shared and evidence.phase == "cleanup":
         return None  # the close was refused only because two tasks had met before
     if evidence.has("cut-off") and evidence.first_failure is not None:
         return None  # the statement that was cut off, after the close itself was told of

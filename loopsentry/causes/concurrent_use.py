@@ -30,7 +30,7 @@ def match(evidence: Evidence) -> Verdict | None:
         return None
     racing = evidence.has("illegal-state") and evidence.phase != "cleanup"
     racing = racing or (evidence.has("provisioning") and not evidence.undone)
-    after = evidence.undone and evidence.shared
+    after = evidence.shared and (evidence.undone or evidence.phase == "cleanup")
     meeting = evidence.has("ended", "taken") and (evidence.other is not None or evidence.shared)
     if not racing and not after and not meeting and not evidence.has("busy", "stale-transaction"):
         return None

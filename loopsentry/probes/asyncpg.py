@@ -53,6 +53,8 @@ _TEXTS: tuple[tuple[str, SymptomKind, bool | None], ...] = (
     ("; another operation (2)", "disconnected", None),
     ("; another operation (", "busy", None),
     ("terminating connection due to", "disconnected", None),
+    # SQLAlchemy numbers its savepoints: two tasks' do not nest.
+    ('savepoint "sa_savepoint_', "taken", True),
     ("canceling statement due to user request", "cut-off", True),
     ("connection_lost() called", "disconnected", None),
 )

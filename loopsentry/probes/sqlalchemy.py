@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
     AsyncSessionTransaction,
+    AsyncTransaction,
 )
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.orm import session as sa_session
@@ -82,6 +83,7 @@ _SYMPTOMS: tuple[tuple[type[Exception], str, SymptomKind], ...] = (
     (sa_exc.InvalidRequestError, _BLOCK, "ended"),
     (sa_exc.InvalidRequestError, "Session is already flushing", "taken"),
     (sa_exc.InvalidRequestError, "A transaction is already begun on this Session", "taken"),
+    (sa_exc.InvalidRequestError, "connection has already initialized a SQLAlchemy", "taken"),
     (sa_exc.InvalidRequestError, "This Session has been permanently closed", "released"),
 )
 
@@ -113,13 +115,15 @@ def read(exc: BaseException, text: str) -> Symptom | None:
 
 
 def sight(target: Any) -> Sighting | None:
-    """Recognise sessions, connections, pools and engines; a session's transaction is the session.
+    """Recognise sessions, connections, pools and engines; a transaction is what it belongs to.
 
     `Maker.begin()` leaves through the transaction alone (sqlalchemy/ext/asyncio/session.py,
     `_AsyncSessionContextManager`).
     """
     if issubclass(type(target), SessionTransaction | AsyncSessionTransaction):
         target = object.__getattribute__(target, "session")
+    elif issubclass(type(target), AsyncTransaction):
+        target = object.__getattribute__(target, "connection")
     for kinds, kind in _KINDS:
         if issubclass(type(target), kinds):
             inner = driver_connection_of(target) if kind == "connection" else None
