@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import thread_time
 from typing import Any
 
@@ -41,19 +41,24 @@ def find_variable(
 def _find(holds: Callable[[Any], bool], makers: frozenset[str]) -> Found | None:
     found: list[tuple[int, str, str | None]] = []
     deadline = thread_time() + SEARCH_SECONDS
-    for name in _own_modules():
-        names = variables_of(sys.modules.get(name))
+    for names in own_modules():
         if thread_time() > deadline:
             break
         variable = _variable_in(names, holds)
         if variable is not None:
-            made_here = not makers.isdisjoint(names)
-            found.append((2 * made_here + (name != "__main__"), variable, names.get("__file__")))
+            imported = names.get("__name__") != "__main__"
+            rank = 2 * (not makers.isdisjoint(names)) + imported
+            found.append((rank, variable, names.get("__file__")))
     found.sort(key=lambda each: -each[0])
     return found[0][1:] if found else None
 
 
-def _own_modules() -> tuple[str, ...]:
+def own_modules() -> Iterator[dict[str, Any]]:
+    """The variables of each of the user's own modules."""
+    return (variables_of(sys.modules.get(name)) for name in _own_names())
+
+
+def _own_names() -> tuple[str, ...]:
     """The names of the user's own modules, found out anew when others have been imported."""
     global _known  # noqa: PLW0603 - one list of the process
     count = len(sys.modules)

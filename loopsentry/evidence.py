@@ -13,6 +13,8 @@ from typing import Any
 
 from . import _frames
 from ._frames import Site
+from ._safely import safely
+from ._starts import find_start
 from ._variables import find_variable
 from ._wording import excerpt, quote
 from .closings import closed_before, may_be_ended_elsewhere
@@ -158,6 +160,8 @@ class Collector:
         if collected is not None:
             operation = COLLECT
         cancellation = self.registry.cancellation_of(s.target for s in found.sightings)
+        for record in (owner, current):
+            _complete(record)
         engine = self._engine(clue, found)
         if _is_ordinary(engine, self._meet(surfaced.loop, found, surfaced.index), symptoms):
             return None
@@ -616,6 +620,13 @@ class Collector:
                 state="opening a connection",
             )
         return None
+
+
+def _complete(record: LoopRecord | None) -> None:
+    """Look for who started a loop of which nothing was heard but what its connections told."""
+    loop = record.reference() if record is not None else None
+    if record is not None and loop is not None and record.info.started_by is None:
+        record.info = replace(record.info, started_by=safely(find_start)(loop))
 
 
 def _sites_waiting() -> list[Site]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
 import threading
@@ -371,3 +372,77 @@ def test_who_closed_a_connection_is_told_apart(run_program: RunProgram) -> None:
         "cut_off LS202 proven closed",
         "closed_pool LS204 proven nothing",
     ]
+
+
+#: How a loop gets a thread of its own whose only target it is, and the function that starts that.
+BEGIN = """
+def begin():
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    return loop
+"""
+BACKGROUND = {
+    "module's loop": ("loop = asyncio.new_event_loop()" + BEGIN, "begin"),
+    "made before": (
+        """
+class Background:
+    def __init__(self): self.loop = asyncio.new_event_loop()
+    def launch(self):
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
+        return self.loop
+def begin(): return Background().launch()
+""",
+        "launch",
+    ),
+    "class method": (
+        """
+class Background:
+    loop = asyncio.new_event_loop()
+    @classmethod
+    def begin(cls):
+        threading.Thread(target=cls.loop.run_forever, daemon=True).start()
+        return cls.loop
+begin = Background.begin
+""",
+        "begin",
+    ),
+    "uvloop": ("import uvloop; loop = uvloop.new_event_loop()" + BEGIN, "begin"),
+    "two that can": (
+        "loop = asyncio.new_event_loop()" + BEGIN + BEGIN.replace("begin", "other"),
+        "begin" if sys.version_info >= (3, 12) else None,
+    ),
+}
+OWNED = """
+import asyncio, json, os, threading
+import asyncpg
+import loopsentry
+
+{text}
+
+async def connect(): return await asyncpg.connect(os.environ["SCENARIO_DSN"])
+async def use(connection): await connection.fetch("select 1")
+loop = begin()
+connection = asyncio.run_coroutine_threadsafe(connect(), loop).result()
+try:
+    asyncio.run(use(connection))
+except Exception as exc:
+    told = loopsentry.diagnose(exc)
+    place = told.owner_loop.started_by
+    print(json.dumps([told.code, place and place.function]))
+os._exit(0)  # the server's answer may have reached the other loop's thread
+"""
+
+
+@pytest.mark.parametrize("form", BACKGROUND)
+def test_who_started_a_thread_that_only_runs_a_loop_is_found(
+    run_program: RunProgram, form: str
+) -> None:
+    """Its stack shows no line of the program's; the one function that names `run_forever` does."""
+    text, starter = BACKGROUND[form]
+    if "uvloop" in text:
+        pytest.importorskip("uvloop", reason="uvloop is not made for this platform")
+    # A crash of the interpreter is asyncpg's own: two threads use one connection.
+    results = [run_program(OWNED.format(text=text)) for _ in range(3)]
+    told = [json.loads(ended.stdout) for ended in results if ended.stdout]
+    assert told
+    assert all(each == ["LS102", starter] for each in told), told

@@ -211,19 +211,22 @@ class Run:
             active = {scope for _, scope in self.shared} | {self._scope_at_work()}
             scope = next(scope for scope in _SCOPES if scope in active)
         info = replace(record.info, scope=scope or record.info.scope)
-        record.info = self._with_starter(info)
+        record.info = self._with_starter(loop, info)
 
-    def _with_starter(self, info: LoopInfo) -> LoopInfo:
+    def _with_starter(self, loop: asyncio.AbstractEventLoop, info: LoopInfo) -> LoopInfo:
         """The test starts a plugin's loop, also where a task of it shows another function."""
-        roles = [role for actor in self.actors if (role := actor.role()) is not None]
         place = info.started_by
-        if info.runner not in _RUNNERS or not roles:
+        if info.runner not in _RUNNERS or (info.runner == _CLIENT and place is not None):
             return info
+        heard = self.installation.registry.started.get(loop)
+        if heard is not None and heard.started_by is not None:
+            return replace(info, started_by=heard.started_by)
+        roles = [role for actor in self.actors if (role := actor.role()) is not None]
         known = {(role.place.file, role.place.function) for role in roles}
-        if info.runner == _CLIENT and place is not None:
+        if not roles or (place is not None and (place.file, place.function) in known):
             return info
-        if place is not None and (place.file, place.function) in known:
-            return info
+        if place is not None and asyncio._get_running_loop() is not loop:
+            return info  # of an earlier test
         return replace(info, started_by=roles[0].place)
 
     def name_starter(self, loop: asyncio.AbstractEventLoop) -> None:
