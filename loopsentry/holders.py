@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import gc
 import re
 import sys
@@ -25,7 +26,7 @@ from typing import Any
 
 from . import _frames
 from ._frames import Site, site_of
-from .exceptions import is_a, text_of
+from .exceptions import is_a, text_of, variables_of
 from .model import Operation, Place
 
 SEARCH_SECONDS = 0.003
@@ -125,16 +126,61 @@ def _place_of_call(task: asyncio.Task[Any], outermost: Site) -> Place:
     return replace(waited, function=called.function) if waited is not None else called
 
 
-def place_waiting_for(task: asyncio.Task[Any] | None) -> Place | None:
-    """The user's line in the nearest task that waits for another one, None if none is found."""
+def place_waiting_for(future: asyncio.Future[Any] | None) -> Place | None:
+    """The user's line in the nearest task that waits for a task or future, if one is found."""
+    task: asyncio.Task[Any] | None = None
     for _ in range(TASKS_SEEN):
-        task = task_waiting_for(task) if task is not None else None
+        task = future = task_waiting_for(future) if future is not None else None
         if task is None:
             break
         place = _frames.user_place(reversed(list(sites_of(task))))
         if place is not None:
             return place
     return None
+
+
+def place_of_submitter(sites: list[Site]) -> Place | None:
+    """The user's line that handed the work of an executor's thread in; None if it has gone on.
+
+    It is known while it waits for the result, in a thread or in a task, and while it hands it in.
+
+    Args:
+        sites: the stack of the executor's thread (Lib/concurrent/futures/thread.py).
+    """
+    work = (s for s in sites if _is_at(s.frame, _WORKING))
+    item = next((_frames.first_argument(site.frame) for site in work), None)
+    future = variables_of(item).get("future")
+    if not is_a(future, concurrent.futures.Future):
+        return None
+    for frame in list(sys._current_frames().values()):
+        stack = _frames.sites_of_stack(frame)
+        if any(_is_for(site.frame, future) for site in stack):
+            return _frames.user_place(stack)
+    for callback in list(getattr(future, "_done_callbacks", ())):
+        for each in _closed_over(callback):
+            if is_a(each, asyncio.Future):
+                # A library's coroutine may be all that its loop was given.
+                around = _frames.thread_of(each.get_loop())
+                return place_waiting_for(each) or _frames.user_place(around)
+    return None
+
+
+def _is_for(frame: FrameType, future: object) -> bool:
+    """Whether a frame waits for a concurrent future, or has just made it."""
+    if _is_at(frame, _WAITING_FOR):
+        return _frames.first_argument(frame) is future
+    return _is_at(frame, _SUBMITTING) and _frames.variables_in(frame).get("f") is future
+
+
+def _is_at(frame: FrameType, places: frozenset[tuple[str, str]]) -> bool:
+    return (_frames.module_of(frame), frame.f_code.co_name) in places
+
+
+_WORKING = frozenset({("concurrent.futures.thread", "run")})
+_SUBMITTING = frozenset({("concurrent.futures.thread", "submit")})
+_WAITING_FOR = frozenset(
+    {("concurrent.futures._base", "result"), ("concurrent.futures._base", "exception")}
+)
 
 
 def place_here(sites: list[Site]) -> Place | None:
@@ -170,8 +216,8 @@ def _is_main(task: asyncio.Task[Any]) -> bool:
 TASKS_SEEN = 10
 
 
-def task_waiting_for(task: asyncio.Task[Any]) -> asyncio.Task[Any] | None:
-    """The task that a task will wake when it is done, also through futures in between.
+def task_waiting_for(task: asyncio.Future[Any]) -> asyncio.Task[Any] | None:
+    """The task that a task or future will wake when it is done, also through futures in between.
 
     Callbacks are a task's own method, a TaskGroup's, or functions that close over the next future:
     `gather`, `shield`, `wait`, before 3.12 `wait_for` (Lib/asyncio/tasks.py, taskgroups.py);

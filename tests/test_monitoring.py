@@ -36,8 +36,10 @@ async def work():
         await asyncio.sleep(0.01)
 async def twice():
     await asyncio.gather(work(), work())
-def first(): {first}
-def second(): {second}
+def first():
+    {first}
+def second():
+    {second}
 first()
 try: second()
 except RuntimeError as exc:
@@ -446,3 +448,49 @@ def test_who_started_a_thread_that_only_runs_a_loop_is_found(
     told = [json.loads(ended.stdout) for ended in results if ended.stdout]
     assert told
     assert all(each == ["LS102", starter] for each in told), told
+
+
+#: How an executor is given `asyncio.run` itself, so that no line of the program's is on its stack.
+HANDED_IN = {
+    "result": "with ThreadPoolExecutor(1) as ex: ex.submit(asyncio.run, {0}).result()",
+    "map": "with ThreadPoolExecutor(1) as ex: list(ex.map(asyncio.run, [{0}]))",
+    "to_thread": "asyncio.run(asyncio.to_thread(asyncio.run, {0}))",
+    "run_in_executor": "asyncio.run(in_executor({0}))",
+}
+EXECUTOR = """
+import asyncio, json
+from concurrent.futures import ThreadPoolExecutor
+import loopsentry
+loopsentry.install()
+
+lock = asyncio.Lock()
+async def hold():
+    async with lock: await asyncio.sleep(0.01)
+async def twice(): await asyncio.gather(hold(), hold())
+async def in_executor(work):
+    await asyncio.get_running_loop().run_in_executor(None, asyncio.run, work)
+
+def first():
+    {first}
+def second():
+    {second}
+first()
+try: second()
+except RuntimeError as exc:
+    told = loopsentry.diagnose(exc)
+    loops = told.owner_loop, told.current_loop
+    print(json.dumps([told.code, *(loop and loop.started_by.function for loop in loops)]))
+"""
+
+
+@pytest.mark.parametrize("form", HANDED_IN)
+def test_who_hands_a_loop_to_an_executor_starts_it(run_program: RunProgram, form: str) -> None:
+    """Who waits for the result of the work, in a thread or in a task, is who started the loop."""
+    work = HANDED_IN[form].format("twice()")
+    own, other = "asyncio.run(twice())", "in_executor" if form == "run_in_executor" else None
+    for first, second, expected in (
+        (work, own, [other or "first", "second"]),
+        (own, work, ["first", other or "second"]),
+    ):
+        ended = run_program(EXECUTOR.format(first=first, second=second), under=False)
+        assert json.loads(ended.stdout) == ["LS104", *expected], ended.output

@@ -35,6 +35,7 @@ from loopsentry._frames import (
 )
 from loopsentry._monitoring import on_return, on_start
 from loopsentry._safely import until_failure
+from loopsentry.holders import place_of_submitter
 from loopsentry.model import LoopInfo, Place, Reporter
 from loopsentry.registry import Registry, Undo
 
@@ -123,9 +124,11 @@ class _Starts:
                 if len(self.known) >= STACKS_KEPT:
                     self.known.clear()
                 self.known[key] = info
-        if info.started_by is None and not _outlives(sites):
-            return replace(info, started_by=self.threads.get(threading.current_thread()))
-        return info
+        if info.started_by is not None:
+            return info
+        if _outlives(sites):
+            return replace(info, started_by=place_of_submitter(sites))
+        return replace(info, started_by=self.threads.get(threading.current_thread()))
 
 
 def _start_below(frame: FrameType) -> Place | None:
