@@ -60,7 +60,7 @@ def run(source: Path, url: str, side: str, tests: Sequence[str]) -> Outcomes:
     record = source.parent / f"{side}.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     command += ["--dburi", url, f"--junitxml={record}", *tests]
-    environment = {key: text for key, text in os.environ.items() if "LOOPSENTRY" not in key}
+    environment = {key: value for key, value in os.environ.items() if "LOOPSENTRY" not in key}
     # What other plugins do that happen to be installed is nobody's business here.
     environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     if side != BARE:

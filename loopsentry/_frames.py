@@ -327,13 +327,10 @@ def count_names_in_calls(code: CodeType, functions: frozenset[str]) -> Counter[s
     found: Counter[str] = Counter()
     for each in instructions:
         span = span_of(each)
-        inside = any(call[0] <= span[0] and span[1] <= call[1] for call in calls)
-        if inside and isinstance(each.argval, CodeType) and each.argval.co_name.startswith("<"):
-            for name in names_in(each.argval).all:
-                found[name] += 2
-        elif inside:
+        if any(call[0] <= span[0] and span[1] <= call[1] for call in calls):
+            repeated = isinstance(each.argval, CodeType) or any(each.offset in r for r in loops)
             for name in _names_of([each]).all:
-                found[name] += 2 if any(each.offset in loop for loop in loops) else 1
+                found[name] += 2 if repeated else 1
     for inner in code.co_consts:
         if isinstance(inner, CodeType) and inner.co_name.startswith("<"):
             # The body of a comprehension runs once for each of its elements.
@@ -371,6 +368,12 @@ def names_by_line(code: CodeType) -> Iterator[tuple[int, str]]:
     for instruction in dis.get_instructions(code):
         if isinstance(instruction.argval, str) and instruction.opname.startswith("LOAD_"):
             yield _line_of(instruction), instruction.argval
+
+
+def places_naming(code: CodeType, functions: frozenset[str]) -> list[Place]:
+    """The lines of code on which it names one of some functions, in their order."""
+    lines = {line for line, name in names_by_line(code) if name in functions}
+    return [replace(place_of_code(code), line=line) for line in sorted(lines)]
 
 
 def _line_of(instruction: dis.Instruction) -> int:

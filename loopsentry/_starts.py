@@ -10,13 +10,12 @@ import asyncio
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from time import thread_time
 from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 from ._copies import copy_of
-from ._frames import names_by_line, place_of_code
+from ._frames import places_naming
 from ._variables import SEARCH_SECONDS, own_modules
 from .exceptions import is_a, variables_of
 from .model import Place
@@ -41,9 +40,7 @@ def find_start(loop: asyncio.AbstractEventLoop) -> Place | None:
     starting = [code for code in found if "Thread" in code.co_names] or found
     if len(starting) != 1:
         return None
-    [code] = starting
-    lines = [line for line, name in names_by_line(code) if name == _RUN]
-    return replace(place_of_code(code), line=lines[0]) if lines else None
+    return next(iter(places_naming(starting[0], frozenset({_RUN}))), None)
 
 
 def _naming_it() -> list[CodeType]:

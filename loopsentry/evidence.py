@@ -19,7 +19,7 @@ from ._variables import find_variable
 from ._wording import excerpt, quote
 from .closings import closed_before, may_be_ended_elsewhere
 from .exceptions import field_of, is_a, message_of, traceback_of, variables_of
-from .holders import place_here, search_tasks, sites_of, task_waiting_for
+from .holders import place_here, search_tasks, sites_waiting_here
 from .incidents import Complaint, Incident, find_incidents
 from .model import (
     COLLECT,
@@ -160,11 +160,11 @@ class Collector:
         if collected is not None:
             operation = COLLECT
         cancellation = self.registry.cancellation_of(s.target for s in found.sightings)
-        for record in (owner, current):
-            _complete(record)
         engine = self._engine(clue, found)
         if _is_ordinary(engine, self._meet(surfaced.loop, found, surfaced.index), symptoms):
             return None
+        for record in (owner, current):
+            _complete(record)
         alive = alive_then(owner, current, found.sites, index)
         bound = sighting is not None and (birth is None or birth.loop is not None)
         refused = any(s.kind == "foreign-loop" and not s.quoted for s in symptoms)
@@ -560,7 +560,7 @@ class Collector:
             return id(meant) if meant is not None else None
 
         traced = any(_frames.is_user(site.frame) for site in found.traced)
-        sites = found.traced if traced else _sites_waiting()
+        sites = found.traced if traced else sites_waiting_here()
         sharer = find_sharer(sites, stands_for, subject)
         return sharer is not None and not self._failed_before(found, sharer)
 
@@ -627,16 +627,6 @@ def _complete(record: LoopRecord | None) -> None:
     loop = record.reference() if record is not None else None
     if record is not None and loop is not None and record.info.started_by is None:
         record.info = replace(record.info, started_by=safely(find_start)(loop))
-
-
-def _sites_waiting() -> list[Site]:
-    """Where the task stands that waits for the present one, the innermost frame first.
-
-    SQLAlchemy closes what a block leaves in a task of its own.
-    """
-    task = asyncio.current_task() if _frames.running_loop() is not None else None
-    waiting = task_waiting_for(task) if task is not None else None
-    return list(sites_of(waiting))[::-1] if waiting is not None else []
 
 
 def _is_within(place: Place, found: Found) -> bool:

@@ -128,14 +128,14 @@ def _place_of_call(task: asyncio.Task[Any], outermost: Site) -> Place:
 
 def place_waiting_for(future: asyncio.Future[Any] | None) -> Place | None:
     """The user's line in the nearest task that waits for a task or future, if one is found."""
-    task: asyncio.Task[Any] | None = None
+    task = task_waiting_for(future) if future is not None else None
     for _ in range(TASKS_SEEN):
-        task = future = task_waiting_for(future) if future is not None else None
         if task is None:
             break
         place = _frames.user_place(reversed(list(sites_of(task))))
         if place is not None:
             return place
+        task = task_waiting_for(task)
     return None
 
 
@@ -190,11 +190,25 @@ def place_here(sites: list[Site]) -> Place | None:
         sites: the present stack, the innermost first.
     """
     inner, outer = _frames.split_at_loop(sites)
-    task = asyncio.current_task() if _frames.running_loop() is not None else None
-    place = _frames.user_place(inner) or (place_waiting_for(task) if task is not None else None)
+    task = _present_task()
+    place = _frames.user_place(inner) or place_waiting_for(task)
     if place is None and (task is None or _is_main(task)):
         return _frames.user_place(outer)
     return place
+
+
+def sites_waiting_here() -> list[Site]:
+    """Where the task stands that waits for the present one, the innermost frame first.
+
+    SQLAlchemy closes what a block leaves in a task of its own.
+    """
+    task = _present_task()
+    waiting = task_waiting_for(task) if task is not None else None
+    return list(sites_of(waiting))[::-1] if waiting is not None else []
+
+
+def _present_task() -> asyncio.Task[Any] | None:
+    return asyncio.current_task() if _frames.running_loop() is not None else None
 
 
 def place_in(sites: list[Site]) -> Place | None:

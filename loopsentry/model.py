@@ -615,6 +615,11 @@ class Evidence:
         return cancelled and self.phase != "cleanup" and self.same_loop is not False
 
     @property
+    def met(self) -> bool:
+        """Whether another task has to do with it: one that was found, or started beside."""
+        return self.other is not None or self.shared
+
+    @property
     def undone(self) -> bool:
         """Whether nothing but a clean-up was refused, because the session was at work."""
         refusals = [each for each in self.symptoms if each.kind in REFUSALS]

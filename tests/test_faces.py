@@ -54,6 +54,8 @@ async def begin():
         await s.commit()
 """
 
+PLAIN = ("sync-driver", "synchronous engine or session")
+FUNCTION = ("eager-load", "synchronous function of SQLAlchemy's")
 #: What each program does with a session `s` or a fresh `a` of it; the first cure, and words of the
 #: headline.
 FACES = {
@@ -80,53 +82,43 @@ FACES = {
     "dynamic, in a loop": ("[b for b in a.shelf]", "eager-load", "`Author.shelf` is a dynamic"),
     "beneath the session": (
         "s.sync_session.execute(text('select 1'))",
-        "eager-load",
-        "synchronous function of SQLAlchemy's",
+        *FUNCTION,
     ),
     "query beneath it": (
         "s.sync_session.query(Author).all()",
-        "eager-load",
-        "synchronous function of SQLAlchemy's",
+        *FUNCTION,
     ),
     "sync engine": (
         "with Session(engine.sync_engine) as plain: plain.execute(text('select 1'))",
-        "sync-driver",
-        "synchronous engine or session",
+        *PLAIN,
     ),
     "sync maker": (
         "sessionmaker(engine.sync_engine)().execute(text('select 1'))",
-        "sync-driver",
-        "synchronous engine or session",
+        *PLAIN,
     ),
     "sync query": (
         "Session(engine.sync_engine).query(Author).all()",
-        "sync-driver",
-        "synchronous engine or session",
+        *PLAIN,
     ),
     "plain engine": (
         "create_engine(URL).connect()",
-        "sync-driver",
-        "synchronous engine or session",
+        *PLAIN,
     ),
     "plain engine's tables": (
         "Base.metadata.create_all(create_engine(URL))",
-        "sync-driver",
-        "synchronous engine or session",
+        *PLAIN,
     ),
     "tables": (
         "Base.metadata.create_all(engine.sync_engine)",
-        "eager-load",
-        "synchronous function of SQLAlchemy's",
+        *FUNCTION,
     ),
     "reflection": (
         "MetaData().reflect(engine.sync_engine)",
-        "eager-load",
-        "synchronous function of SQLAlchemy's",
+        *FUNCTION,
     ),
     "inspection": (
         "inspect(engine.sync_engine).get_table_names()",
-        "eager-load",
-        "synchronous function of SQLAlchemy's",
+        *FUNCTION,
     ),
 }
 

@@ -26,8 +26,8 @@ needs_monitoring = pytest.mark.skipif(
     monitoring is None, reason="sys.monitoring came with Python 3.12"
 )
 
-LOCK = """
-import asyncio, sys, threading, time
+LOCKED = """
+import asyncio, concurrent.futures, json, sys, threading, time
 import loopsentry
 loopsentry.install()
 lock = asyncio.Lock()
@@ -36,6 +36,8 @@ async def work():
         await asyncio.sleep(0.01)
 async def twice():
     await asyncio.gather(work(), work())
+async def in_executor(work):
+    await asyncio.get_running_loop().run_in_executor(None, asyncio.run, work)
 def first():
     {first}
 def second():
@@ -44,9 +46,15 @@ first()
 try: second()
 except RuntimeError as exc:
     told = loopsentry.diagnose(exc)
-    for loop in told.owner_loop, told.current_loop:
+    loops = told.owner_loop, told.current_loop
+"""
+LOCK = (
+    LOCKED
+    + """\
+    for loop in loops:
         print(loop.kind, loop.runner, loop.started_by.function, loop.run, loop.thread)
 """
+)
 
 
 THREAD = """
@@ -452,35 +460,17 @@ def test_who_started_a_thread_that_only_runs_a_loop_is_found(
 
 #: How an executor is given `asyncio.run` itself, so that no line of the program's is on its stack.
 HANDED_IN = {
-    "result": "with ThreadPoolExecutor(1) as ex: ex.submit(asyncio.run, {0}).result()",
-    "map": "with ThreadPoolExecutor(1) as ex: list(ex.map(asyncio.run, [{0}]))",
+    "result": "concurrent.futures.ThreadPoolExecutor(1).submit(asyncio.run, {0}).result()",
+    "map": "list(concurrent.futures.ThreadPoolExecutor(1).map(asyncio.run, [{0}]))",
     "to_thread": "asyncio.run(asyncio.to_thread(asyncio.run, {0}))",
     "run_in_executor": "asyncio.run(in_executor({0}))",
 }
-EXECUTOR = """
-import asyncio, json
-from concurrent.futures import ThreadPoolExecutor
-import loopsentry
-loopsentry.install()
-
-lock = asyncio.Lock()
-async def hold():
-    async with lock: await asyncio.sleep(0.01)
-async def twice(): await asyncio.gather(hold(), hold())
-async def in_executor(work):
-    await asyncio.get_running_loop().run_in_executor(None, asyncio.run, work)
-
-def first():
-    {first}
-def second():
-    {second}
-first()
-try: second()
-except RuntimeError as exc:
-    told = loopsentry.diagnose(exc)
-    loops = told.owner_loop, told.current_loop
+EXECUTOR = (
+    LOCKED
+    + """\
     print(json.dumps([told.code, *(loop and loop.started_by.function for loop in loops)]))
 """
+)
 
 
 @pytest.mark.parametrize("form", HANDED_IN)

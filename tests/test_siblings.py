@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import pytest
 from conftest import RunProgram
@@ -223,6 +224,14 @@ KINDS = {
 }
 
 
+def written(bodies: Mapping[str, str], given: str = "") -> str:
+    """The text of a coroutine function for each body, kept under its name in `forms`."""
+    text = "forms = {}\n"
+    for number, (name, body) in enumerate(bodies.items()):
+        text += f"async def form_{number}({given}):\n    {body}\nforms[{name!r}] = form_{number}\n"
+    return text
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("forms", [FORMS, DIRECT], ids=["functions", "calls"])
 def test_the_function_beside_the_failing_one_is_named(
@@ -230,10 +239,7 @@ def test_the_function_beside_the_failing_one_is_named(
 ) -> None:
     """However two tasks were started, the one that is not failing is named by its function."""
     work, opened, closed = KINDS[kind]
-    text = BEGINNING + "forms = {}\n"
-    for number, (name, (body, _)) in enumerate(forms.items()):
-        text += f"async def form_{number}(s):\n    {body}\nforms[{name!r}] = form_{number}\n"
-    text += END
+    text = BEGINNING + written({name: body for name, (body, _) in forms.items()}, "s") + END
     for mark, meaning in (("WORK", work), ("OPEN", opened), ("CLOSE", closed)):
         text = text.replace(mark, meaning)
     ended = run_program(text)
@@ -339,11 +345,8 @@ def test_a_session_left_at_work_is_shared_only_where_two_tasks_use_it(
     run_program: RunProgram, leaving: str
 ) -> None:
     """A clean-up refused because two tasks share its session is told as the sharing it comes of."""
-    text = BEGINNING + LEFT + "forms = {}\n"
-    for number, (name, (body, _)) in enumerate(INSIDE.items()):
-        inside = LEAVINGS[leaving].format(body)
-        text += f"async def form_{number}():\n    {inside}\nforms[{name!r}] = form_{number}\n"
-    text += TOLD
+    bodies = {name: LEAVINGS[leaving].format(body) for name, (body, _) in INSIDE.items()}
+    text = BEGINNING + LEFT + written(bodies) + TOLD
     text = text.replace("WORK", "s.execute(text('select pg_sleep(0.05)'))")
     ended = run_program(text)
     assert ended.returncode == 0, ended.stderr
@@ -414,13 +417,12 @@ def test_whatever_two_tasks_do_with_one_object_is_sharing(
 ) -> None:
     """SQLAlchemy has many words for it, some of which one task alone may be told."""
     opened, tasks = OBJECTS[kind]
-    text = BEGINNING + LEFT + ROW + "forms = {}\n"
+    text, bodies = BEGINNING + LEFT + ROW, {}
     for number, (name, work) in enumerate(tasks.items()):
         body = STARTS[start].replace("WORK", f"work_{number}")
         text += f"async def work_{number}(s, n):\n    n += {number}00\n    {work}\n"
-        text += f"async def form_{number}():\n    async with {opened} as s:\n        {body}\n"
-        text += f"forms[{name!r}] = form_{number}\n"
-    text = (text + TOLD).replace("WORK", "s.execute(text('select 1'))")
+        bodies[name] = f"async with {opened} as s:\n        {body}"
+    text = (text + written(bodies) + TOLD).replace("WORK", "s.execute(text('select 1'))")
     ended = run_program(text)
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout) == dict.fromkeys(tasks, "LS201")

@@ -31,7 +31,7 @@ def match(evidence: Evidence) -> Verdict | None:
     racing = evidence.has("illegal-state") and evidence.phase != "cleanup"
     racing = racing or (evidence.has("provisioning") and not evidence.undone)
     after = evidence.shared and (evidence.undone or evidence.phase == "cleanup")
-    meeting = evidence.has("ended", "taken") and (evidence.other is not None or evidence.shared)
+    meeting = evidence.has("ended", "taken") and evidence.met
     if not racing and not after and not meeting and not evidence.has("busy", "stale-transaction"):
         return None
     under_way = any(symptom.under_way for symptom in evidence.symptoms)

@@ -21,7 +21,7 @@ def match(evidence: Evidence) -> Verdict | None:
     """Match a driver's or a library's own word that the object had been returned."""
     closed_here = evidence.has("disconnected")
     said = evidence.closed_by_program if closed_here else evidence.has("released", "ended")
-    if evidence.has("ended") and (evidence.other is not None or evidence.shared):
+    if evidence.has("ended") and evidence.met:
         return None  # at work for another task, which SQLAlchemy takes for closed
     if not said or evidence.forked or evidence.closed_at_work:
         return None

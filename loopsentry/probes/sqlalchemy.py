@@ -220,9 +220,9 @@ def _is_made_by_server(state: Any, key: str) -> bool:
     return any(each is not None for each in made)
 
 
-#: Where a synchronous call begins; asynchronous ones begin in sqlalchemy.ext.asyncio.
 #: What works through many statements: create_all(), reflect(), inspect().
 _WHOLE = ("sqlalchemy.engine.reflection", "sqlalchemy.inspection", "sqlalchemy.sql.schema")
+#: Where a synchronous call begins; asynchronous ones begin in sqlalchemy.ext.asyncio.
 _SYNCHRONOUS = ("sqlalchemy.engine.base", "sqlalchemy.orm.session", "sqlalchemy.orm.query")
 
 

@@ -26,8 +26,7 @@ from loopsentry._frames import (
     is_loop,
     is_user,
     module_of,
-    names_by_line,
-    place_of_code,
+    places_naming,
     site_of,
     user_place,
     variables_in,
@@ -136,10 +135,8 @@ def _start_below(frame: FrameType) -> Place | None:
     maker = next((site for site in walk_live(frame) if is_user(site.frame)), None)
     if maker is None:
         return None
-    lines = {line for line, name in names_by_line(maker.code) if name in _RUNS}
-    if len(lines) != 1:
-        return None
-    return replace(place_of_code(maker.code), line=lines.pop())
+    places = places_naming(maker.code, _RUNS)
+    return places[0] if len(places) == 1 else None
 
 
 _RUNS = frozenset({"run_until_complete", "run_forever"})
