@@ -2,7 +2,8 @@
 
 A suite of trivial async tests is run by pytest with the plugin and with `-p no:loopsentry`, each
 time in a new process, in turn; who comes first changes. Once the tests import nothing, which leaves
-the plugin asleep; once they import SQLAlchemy's asyncio part, so that loopsentry is installed.
+the plugin asleep; once asyncpg, and once SQLAlchemy's asyncio part too, so that loopsentry is
+installed.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ TARGET = 1.03
 
 SUITES = {
     "without a database": "import asyncio\n",
+    "with asyncpg alone": "import asyncio\nimport asyncpg\n",
     "with SQLAlchemy": "import asyncio\nimport asyncpg\nimport sqlalchemy.ext.asyncio\n",
 }
 INI = """

@@ -63,7 +63,7 @@ def ask(pid: int, *, seconds: float, signum: int | None = None) -> Lines:
     """Ask a process what it is doing.
 
     The other process imports loopsentry for a moment, from where it finds it or else from here, in
-    a thread of its own. It needs the same Python, 3.14 or newer, and SQLAlchemy.
+    a thread of its own. It needs the same Python, 3.14 or newer.
 
     Args:
         pid: the process.

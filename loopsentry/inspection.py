@@ -11,8 +11,8 @@ from typing import IO, Any
 
 from . import __version__
 from ._copies import copy_of
+from ._imports import is_imported
 from ._safely import safely
-from .engines import engine_of, engines_in_memory
 from .installation import Installation, current
 from .model import EngineInfo
 from .registry import Registry
@@ -54,6 +54,10 @@ def status() -> Status:
 
 def _engines(registry: Registry) -> list[tuple[Any, EngineInfo]]:
     """Every asynchronous engine, once for each pool, as it was met or made first."""
+    if not is_imported("sqlalchemy.ext.asyncio"):
+        return []
+    from .engines import engine_of, engines_in_memory
+
     everyone = [
         *copy_of(registry.engines.__iter__),
         *(each.sync_engine for each in engines_in_memory()),

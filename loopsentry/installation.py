@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from importlib import metadata
+from importlib import import_module, metadata
 from types import ModuleType, TracebackType
 from typing import Any, Self
 
@@ -79,6 +79,7 @@ class Installation:
     def configure(self, options: Options) -> None:
         """Take new options, also for engines that exist already."""
         self.examiner.options = options
+        self.registry.look()
         self._open_sinks(options.sinks)
         self.registry.set_mode(options.on_mismatch)
         self._watch(options.watch)
@@ -247,14 +248,40 @@ def install(  # noqa: PLR0913 - one keyword for each option
     """
     if switched_off():
         return Handle()
+    # What is imported inside a running loop would be listened to from the next loop's start on.
+    import_module("sqlalchemy.ext.asyncio")
     options = Options(
         on_mismatch=_mode(on_mismatch),
         rewrite_message=rewrite_message,
         evict=evict,
-        verbose=os.environ.get("LOOPSENTRY_VERBOSE") == "1" if verbose is None else verbose,
+        verbose=_verbose() if verbose is None else verbose,
         watch=_seconds(watch),
         sinks=_sinks(sinks),
     )
+    return _compose(options)
+
+
+def install_beside(watch: float | None) -> Handle:
+    """Install without importing SQLAlchemy: listen to it once the program has imported it.
+
+    For the pytest plugin, which tells when to look (`Registry.look`): a suite of asyncpg alone does
+    not pay for what it does not use. The options are those of the environment.
+
+    Args:
+        watch: as `install()` takes it.
+
+    Returns:
+        What `install()` returns.
+    """
+    if switched_off():
+        return Handle()
+    options = Options(
+        on_mismatch=_mode(None), verbose=_verbose(), watch=_seconds(watch), sinks=_sinks(None)
+    )
+    return _compose(options)
+
+
+def _compose(options: Options) -> Handle:
     with _composing:
         if _installed:
             _installed[0].configure(options)
@@ -346,6 +373,10 @@ def _mode(asked: str | None) -> Mode:
             ", ".join(MODES),
         )
     return mode or "annotate"
+
+
+def _verbose() -> bool:
+    return os.environ.get("LOOPSENTRY_VERBOSE") == "1"
 
 
 def seconds_of(asked: float | str) -> float:

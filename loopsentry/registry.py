@@ -113,6 +113,7 @@ class Registry:
         self._describers: list[Describer] = []
         self._loop_listeners: list[Callable[[AbstractEventLoop], None]] = []
         self._start_listeners: list[Callable[[AbstractEventLoop], None]] = []
+        self._look_listeners: list[Callable[[], None]] = []
         self._logger_listeners: list[Callable[[str], None]] = []
         self._mode_listeners: list[Callable[[], None]] = []
         self._fork_listeners: list[Callable[[], None]] = []
@@ -157,6 +158,15 @@ class Registry:
     def on_start(self, listener: Callable[[AbstractEventLoop], None]) -> Undo:
         """Call back each time a loop is started for the first time, before anything runs on it."""
         return _listen(self._start_listeners, listener)
+
+    def on_look(self, listener: Callable[[], None]) -> Undo:
+        """Call back when there may be more to listen to: the program may have imported it."""
+        return _listen(self._look_listeners, listener)
+
+    def look(self) -> None:
+        """Tell that the program may have imported more; each loop's start tells that too."""
+        for listener in list(self._look_listeners):
+            listener()
 
     def on_logger(self, listener: Callable[[str], None]) -> Undo:
         """Call back with the name of each pool's logger, the known ones' at once."""
@@ -215,6 +225,7 @@ class Registry:
         if known is None or known.started_by is None:
             info = replace(describe(), thread=threading.current_thread().name)
             self.started[loop] = self._number(info)
+            self.look()
             for listener in list(self._start_listeners):
                 listener(loop)
 

@@ -171,6 +171,7 @@ class Examiner:
             self._write_on(exc, *told, rewrite=True)
             return told[0]
         clue = clue or Clue()
+        self.registry.look()
         known = self.repeats.find(exc, clue)
         if known is not None:
             return self._repeat(exc, clue, known)

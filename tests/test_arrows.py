@@ -40,6 +40,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "_loop_pool": frozenset({"_copies", "_safely", "_sockets"}),
     "_bell": NOTHING,
     "_copies": NOTHING,
+    "_imports": NOTHING,
     "mismatch": frozenset({"model"}),
     "guard": frozenset({"_copies", "_safely", "_sockets", "mismatch", "model", "registry"}),
     "_sockets": NOTHING,
@@ -109,6 +110,7 @@ ALLOWED: dict[str, frozenset[str]] = {
             "exceptions",
             "holders",
             "_frames",
+            "_imports",
             "_monitoring",
             "_safely",
             "_sockets",
@@ -144,6 +146,7 @@ ALLOWED: dict[str, frozenset[str]] = {
             "explanation",
             "story",
             "renderers",
+            "_imports",
             "_safely",
         }
     ),
@@ -186,6 +189,7 @@ ALLOWED: dict[str, frozenset[str]] = {
     "inspection": frozenset(
         {
             "_copies",
+            "_imports",
             "engines",
             "installation",
             "model",

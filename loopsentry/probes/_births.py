@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from types import ModuleType
 from typing import Any
 
 from loopsentry._frames import describe_all, task_name
+from loopsentry._imports import is_imported
+from loopsentry._safely import until_failure
 from loopsentry.model import Birth, ObjectKind
 from loopsentry.registry import Registry, Undo
 from loopsentry.trails import Trail
@@ -43,7 +46,7 @@ def when_there(registry: Registry, name: str, listen: Callable[[ModuleType], Und
     """Listen to a library that the program may import later; it is never imported for this.
 
     Args:
-        registry: tells of each loop's start, after which the library is looked for.
+        registry: tells when to look for the library: at each loop's start, and when asked to.
         name: of the module.
         listen: takes the module, and returns what ends the listening.
 
@@ -51,14 +54,12 @@ def when_there(registry: Registry, name: str, listen: Callable[[ModuleType], Und
         What ends the listening, or the waiting for it.
     """
     attached = ExitStack()
-    begun: list[ModuleType] = []
+    turns = itertools.count()  # whoever gets the first listens, of whatever threads look at once
 
-    def begin(_loop: Any = None) -> None:
-        module = sys.modules.get(name)
-        if module is not None and not begun:
-            begun.append(module)
-            attached.callback(listen(module))
+    def begin() -> None:
+        if is_imported(name) and next(turns) == 0:
+            attached.callback(listen(sys.modules[name]))
 
     begin()
-    attached.callback(registry.on_start(begin))
+    attached.callback(registry.on_look(until_failure(begin)))
     return attached.close

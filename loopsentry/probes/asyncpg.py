@@ -218,6 +218,7 @@ class _Heard:
 
     def connection_is_made(self, frame: FrameType) -> None:
         """Remember where a connection is opened; SQLAlchemy's pool may know more a moment later."""
+        self.registry.look()
         loop = variables_in(frame).get("loop")
         trail = Trail(frame)
         birth = birth_here(self.registry, "connection", loop, trail, _queue_in(trail.frames))

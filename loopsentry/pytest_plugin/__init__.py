@@ -142,6 +142,7 @@ def _arm(config: pytest.Config, *, anyway: bool = False) -> Run | None:
     """Install once there is something to watch; return what follows the run from then on."""
     run = config.stash.get(_run, None)
     if run is not None:
+        run.look()
         return run
     if not (anyway or any(name in sys.modules for name in WATCHED)):
         return None

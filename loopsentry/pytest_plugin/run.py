@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from loopsentry._imports import is_imported
 from loopsentry._safely import safely
 from loopsentry.installation import (
     WATCH,
     Installation,
     current,
-    install,
+    install_beside,
     switched_off,
     uninstall,
 )
@@ -51,7 +52,7 @@ def start(config: pytest.Config) -> Run | None:
     if switched_off():
         return None
     if current() is None:
-        install(watch=None if WATCH in os.environ else watched_seconds(config))
+        install_beside(None if WATCH in os.environ else watched_seconds(config))
         config.add_cleanup(uninstall)
     installation = current()
     if installation is None:
@@ -104,9 +105,19 @@ class Run:
             listeners.append(ours)
             self._followed.callback(_drop, listeners, ours)
         if self.fail_on:
+            self._followed.callback(registry.on_look(self._watch_pools))
+        self.look()
+
+    def look(self) -> None:
+        """Listen to what the program has imported by now."""
+        self.installation.registry.look()
+
+    def _watch_pools(self) -> None:
+        """Watch the pools of SQLAlchemy, once there can be one."""
+        if self.watch is None and is_imported("sqlalchemy"):
             from loopsentry.crossings import Watch
 
-            self.watch = Watch(examiner)
+            self.watch = Watch(self.installation.examiner)
             self.watch.attach()
             self._followed.callback(self.watch.detach)
 
@@ -174,6 +185,7 @@ class Run:
             raise
         finally:
             _drop(self.actors, actor)
+        self.look()  # a fixture that makes the application may have imported it
         self._learn_scope(result, fixturedef)
         if is_async:
             self.shared.append((fixturedef, fixturedef.scope))
