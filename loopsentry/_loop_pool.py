@@ -245,7 +245,7 @@ class LoopPool(_Part, AsyncAdaptedQueuePool):
             return
         self.disposed = True
         self.home._drop(self)
-        in_use = sum([self._bury(record) for record in list(self.records)])
+        in_use = sum([self._bury(record) for record in copy_of(self.records.__iter__)])
         if in_use:
             self.home.logger.warning(
                 "%s was closed with %d connection%s of it checked out; closed without commit",
@@ -366,7 +366,7 @@ class LoopPool(_Part, AsyncAdaptedQueuePool):
 
     def _idle(self) -> list[Record]:
         """The records that hold an open connection which nobody uses."""
-        records = list(self.records)
+        records = copy_of(self.records.__iter__)  # other loops' threads sweep this part too
         return [r for r in records if r.dbapi_connection is not None and r.fairy_ref is None]
 
     def _let_go(self, record: Record) -> None:

@@ -13,6 +13,7 @@ from types import ModuleType, TracebackType
 from typing import Any, Self
 
 from . import __version__, _frames, _screen, catalog
+from ._copies import copy_of
 from ._safely import complain, safely
 from ._sockets import keep
 from .exceptions import type_name_of
@@ -347,7 +348,7 @@ def _keep_inherited() -> None:
     global _composing  # noqa: PLW0603 - another thread of the parent may hold it for ever
     _composing = threading.RLock()
     for installation in _installed:
-        keep(*installation.registry.births)
+        keep(*copy_of(installation.registry.births.__iter__))
     _watch_again()
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import loopsentry
 from loopsentry._bell import Bell, _ThreadWaiter
 from loopsentry._copies import ATTEMPTS, copy_of
 
@@ -99,3 +102,62 @@ def test_waiters_may_come_and_go_in_a_garbage_collection_while_others_are_woken(
         gc.set_threshold(*threshold)
     assert all(waiter.event.is_set() for waiter in waiters)
     assert changes
+
+
+#: What goes through a whole collection when it is called with one.
+READERS = {"all", "any", "dict", "frozenset", "list", "max", "min", "set", "sorted", "sum", "tuple"}
+VIEWS = {"copy", "items", "keys", "values"}
+FILES = [
+    file
+    for file in sorted(Path(loopsentry.__file__).parent.rglob("*.py"))
+    if "audit" not in file.parts  # reads source, in one thread
+]
+
+
+def readings(node: ast.AST) -> list[ast.expr]:
+    """What a piece of code goes through."""
+    if isinstance(node, ast.For | ast.comprehension):
+        return [node.iter]
+    if isinstance(node, ast.Starred):
+        return [node.value]
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in READERS:
+        return node.args
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        return node.args if node.func.attr in ("extend", "update") else []
+    return []
+
+
+def attribute_of(node: ast.expr) -> ast.Attribute | None:
+    """The attribute that is read, whole or by a view."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and not node.args:
+        return attribute_of(node.func.value) if node.func.attr in VIEWS else None
+    return node if isinstance(node, ast.Attribute) else None
+
+
+def weak_attributes(tree: ast.AST) -> set[str]:
+    """The attributes that a module annotates as weak collections."""
+    return {
+        node.target.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Attribute)
+        if "weakref.Weak" in ast.unparse(node.annotation)
+    }
+
+
+def test_weak_collections_are_read_at_one_moment_everywhere() -> None:
+    """No module of ours goes through a weak collection that another thread may change under it."""
+    trees = {file: ast.parse(file.read_text("utf-8")) for file in FILES}
+    weak = {file.name: weak_attributes(tree) for file, tree in trees.items()}
+    assert {"births", "engines", "loops"} <= weak["registry.py"]
+    assert weak["_loop_pool.py"] == {"records"}
+    found = []
+    for file, tree in trees.items():
+        for read in (read for node in ast.walk(tree) for read in readings(node)):
+            attribute = attribute_of(read)
+            if attribute is None:
+                continue
+            base = ast.unparse(attribute.value)
+            home = "registry.py" if base.endswith("registry") else file.name
+            if attribute.attr in weak[home] and (base == "self" or home == "registry.py"):
+                found.append(f"{file.name}:{read.lineno} {ast.unparse(read)}")
+    assert found == [], "\n".join(found)
