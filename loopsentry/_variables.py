@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import linecache
 import sys
 from collections.abc import Callable, Iterator
 from time import thread_time
@@ -51,6 +53,56 @@ def _find(holds: Callable[[Any], bool], makers: frozenset[str]) -> Found | None:
             found.append((rank, variable, names.get("__file__")))
     found.sort(key=lambda each: -each[0])
     return found[0][1:] if found else None
+
+
+#: How much source is read for one definition, in bytes, and how long the answer may be.
+SOURCE_READ, LONGEST = 200_000, 70
+
+
+def definition_of(variable: str, file: str | None) -> str | None:
+    """How the source of a module makes what a variable holds, with `...` for each string.
+
+    Args:
+        variable: as `find_variable` gives it.
+        file: of its module.
+
+    Returns:
+        The one call that is assigned to it, None if there is none, or several, or none that fits.
+    """
+    found: str | None = safely(_read_definition)(variable, file)
+    return found
+
+
+def _read_definition(variable: str, file: str | None) -> str | None:
+    source = "".join(linecache.getlines(file)) if file is not None else ""
+    if not 0 < len(source) < SOURCE_READ:
+        return None
+    name = variable.rpartition(".")[2]
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return None
+    made = [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Call)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        if getattr(target, "attr", getattr(target, "id", None)) == name
+    ]
+    if len(made) != 1:
+        return None
+    text = ast.unparse(_WithoutStrings().visit(made[0]))
+    return text if len(text) <= LONGEST and "\n" not in text else None
+
+
+class _WithoutStrings(ast.NodeTransformer):
+    """Replaces what may be a secret."""
+
+    def visit_Constant(self, node: ast.Constant) -> ast.Constant:
+        return ast.Constant(...) if isinstance(node.value, str | bytes) else node
+
+    def visit_JoinedStr(self, _node: ast.JoinedStr) -> ast.Constant:
+        return ast.Constant(...)
 
 
 def own_modules() -> Iterator[dict[str, Any]]:

@@ -314,12 +314,18 @@ def _names(evidence: Evidence) -> dict[str, str]:
     subject, used, other = evidence.subject, evidence.used_at, evidence.other
     birth = subject.birth if subject else None
     function = used.call if used else "the function"
+    kind = subject.label if subject and subject.primitive else "asyncio.Lock"
+    client = subject is not None and not subject.primitive
+    bind = engine or "engine"
+    maker = f"{sessions} = async_sessionmaker" if sessions else "AsyncSession"
     return {
-        "engine": engine or "engine",
-        "sessions": f"{sessions}()" if sessions else f"AsyncSession({engine or 'engine'})",
+        "engine": bind,
+        "sessions": f"{sessions}()" if sessions else f"AsyncSession({bind})",
+        "keeping": f"{maker}({bind}, expire_on_commit=False)",
         "opener": birth.place.call if birth and birth.place else "the coroutine that opens them",
         "lock": (subject and subject.variable) or "lock",
-        "kind": subject.label if subject and subject.primitive else "asyncio.Lock",
+        "made": (subject and subject.made) or ("make_client()" if client else f"{kind}()"),
+        "block": (subject and subject.block) or ("pool.acquire()" if subject else "make_client()"),
         "function": function,
         "other": other.place.call if other and _is_elsewhere(other, used) else "the other task",
         **(evidence.face.names if evidence.face is not None else {}),

@@ -15,7 +15,7 @@ from . import _frames
 from ._frames import Site
 from ._safely import safely
 from ._starts import find_start
-from ._variables import find_variable
+from ._variables import definition_of, find_variable
 from ._wording import excerpt, quote
 from .closings import closed_before, may_be_ended_elsewhere
 from .exceptions import field_of, is_a, message_of, traceback_of, variables_of
@@ -468,11 +468,14 @@ class Collector:
             carried = birth.loop != current.info.id and birth.recorded and not checked_out_here
             if carried and sessions and not is_connecting(found.library):
                 kind, label = "session", "AsyncSession"
-        lock = kind == "primitive" and find_variable(lambda value: value is sighting.target)
+        named = kind in ("primitive", "client")
+        held = find_variable(lambda value: value is sighting.target) if named else None
         return Subject(
             kind=kind,
             label=label,
-            variable=lock[0] if lock else None,
+            variable=held[0] if held and kind == "primitive" else None,
+            made=definition_of(*held) if held else None,
+            block=sighting.block,
             birth=birth,
             tolerant=sighting.tolerant,
             primitive=sighting.kind == "primitive",

@@ -209,6 +209,7 @@ class Symptom:
         by_server: True if the complaint repeats the server's own word.
         about: what kind of object the complaint is about, where it can only be one.
         at: the attribute that it names, if it names one.
+        begun: True if it comes in the middle of a transaction, after the server had begun it.
     """
 
     kind: SymptomKind
@@ -222,6 +223,7 @@ class Symptom:
     by_server: bool = False
     about: ObjectKind | None = None
     at: str | None = None
+    begun: bool = False
 
 
 def says(symptoms: Iterable[Symptom], *kinds: SymptomKind) -> bool:
@@ -243,6 +245,8 @@ class Sighting:
         closed: True if a connection says that it is closed.
         aborted: True if it was ended from this side without a farewell.
         inner: the next object inside it that may say more (a driver's connection), if any.
+        block: what opens another one in an `async with`, in the words of its library; empty if
+            nothing does yet.
     """
 
     kind: ObjectKind
@@ -254,6 +258,7 @@ class Sighting:
     closed: bool = False
     aborted: bool = False
     inner: Any = None
+    block: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -300,6 +305,8 @@ class Subject:
         tolerant: True if such objects survive a change of loop between operations.
         primitive: True for something to wait on (a lock, a queue), whoever it belongs to.
         variable: the global variable that holds it in the user's modules, if one was looked for.
+        made: how their source makes it, without strings ("asyncio.Semaphore(5)"), if that is found.
+        block: what opens another one in an `async with`; empty if nothing does yet.
     """
 
     kind: ObjectKind
@@ -308,6 +315,8 @@ class Subject:
     tolerant: bool = False
     primitive: bool = False
     variable: str | None = None
+    made: str | None = None
+    block: str | None = None
 
     @property
     def name(self) -> str:
@@ -670,6 +679,11 @@ class Evidence:
             "collected": self.collected,
             "closed": self.closed_by_program or (pool and self.has("released")),
             "client": self.subject is not None and self.subject.kind == "client",
+            "no-pool": self.engine is None
+            and self.subject is not None
+            and self.subject.block == "",
+            "begun": any(symptom.begun for symptom in self.symptoms),
+            "unittest": owner is not None and owner.runner == "IsolatedAsyncioTestCase",
             "starved": self.hang is not None and not self.hang.blocking,
             "locked": self.hang is not None and self.hang.lock,
         }

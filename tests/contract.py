@@ -85,6 +85,7 @@ CONDITIONS = {
     "loop-local-pool",
     "static-pool",
     "lazy",
+    "deferred",
     "expired",
     "server-generated",
     "dynamic",
@@ -93,4 +94,7 @@ CONDITIONS = {
     "hook",
     "starved",
     "locked",
+    "no-pool",
+    "begun",
+    "unittest",
 }

@@ -93,13 +93,15 @@ def test_title_is_one_plain_line(fix: Remedy) -> None:
 
 @every_fix
 def test_snippet_takes_the_readers_names(fix: Remedy) -> None:
-    """A snippet is one to five short lines whose placeholders are all known."""
+    """A snippet is one to six short lines whose placeholders are all known."""
     names = {"engine": "app_engine", "function": "load_tables()", "other": "load_roles()"}
     names |= {"attribute": "changed", "sessions": "sessions()", "opener": "warm_up()"}
-    names |= {"lock": "registry_lock", "kind": "asyncio.Condition"}
+    names |= {"lock": "registry_lock", "made": "asyncio.Condition()", "block": "pool.acquire()"}
+    names |= {"keeping": "Session = async_sessionmaker(engine, expire_on_commit=False)"}
+    names |= {"owner": "Order", "name": "Order.lines"}
     for told in ((), *((name,) for name in fix.wording)):
         lines = Template(fix.say("snippet", told)).substitute(names).splitlines()
-        assert 1 <= len(lines) <= 5
+        assert 1 <= len(lines) <= 6
         assert all(len(line) <= 72 for line in lines), lines
         assert 0 < len(fix.say("title", told)) <= 70
 

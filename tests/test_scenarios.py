@@ -87,14 +87,20 @@ class Ended:
         return (self.returncode, *(CHANGING.sub("?", text) for text in texts))
 
 
-def run_both(name: str, dsn: str, report: Path) -> Ended:
-    """Run one scenario with and without loopsentry; both have to end in the same way."""
+def need(name: str) -> None:
+    """Skip a test of a scenario that this machine has not the packages, or the forks, for."""
     scenario = SCENARIOS[name]
     missing = [p for p in scenario.get("needs", ()) if importlib.util.find_spec(p) is None]
     if missing:
         pytest.skip(f"needs {', '.join(missing)}")
     if scenario.get("fork") and not hasattr(os, "fork"):
         pytest.skip("needs os.fork")
+
+
+def run_both(name: str, dsn: str, report: Path) -> Ended:
+    """Run one scenario with and without loopsentry; both have to end in the same way."""
+    scenario = SCENARIOS[name]
+    need(name)
     how, args = scenario["how"], scenario.get("args", ())
     pytest_run = ["-m", "pytest", "-q", "-p", "no:cacheprovider", *args]
     commands = {

@@ -207,7 +207,8 @@ def _face_of_attribute(attribute: Any, variables: Mapping[str, Any]) -> Face:
             return Face(name="server-generated", headline=headline, names=names)
         headline = f"{shown} was read after a commit had expired it"
         return Face(name="expired", headline=headline, names=names)
-    return Face(name="lazy", headline=f"{shown} was loaded lazily, outside an await", names=names)
+    headline = f"{shown} was loaded lazily, outside an await"
+    return Face(name="lazy" if related else "deferred", headline=headline, names=names)
 
 
 def _is_made_by_server(state: Any, key: str) -> bool:

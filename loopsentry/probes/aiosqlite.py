@@ -39,4 +39,5 @@ def sight(target: Any) -> Sighting | None:
         library="aiosqlite",
         target=target,
         tolerant=True,
+        block="aiosqlite.connect(path)",
     )

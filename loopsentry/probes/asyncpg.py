@@ -85,8 +85,27 @@ def read(exc: BaseException, text: str) -> Symptom | None:
                 sent=sent,
                 under_way=under_way,
                 by_server=lost or _SERVER_WORD in text,
+                begun=kind == "disconnected" and _is_in_transaction(exc),
             )
     return None
+
+
+def _is_in_transaction(exc: BaseException) -> bool:
+    """Whether SQLAlchemy's adapter failed after its BEGIN, which a pre-ping cannot foresee.
+
+    It sends that before the first statement (sqlalchemy/dialects/postgresql/asyncpg.py:
+    _start_transaction), so that what died while it was idle fails there.
+    """
+    sites = list(walk_traceback(traceback_of(exc)))
+    inside = [site for site in sites if module_of(site.frame) == _ADAPTER]
+    names = {site.code.co_name for site in inside}
+    if not names or "_start_transaction" in names or "ping" in names:
+        return False
+    cursors = (getattr(first_argument(site.frame), "_adapt_connection", None) for site in inside)
+    return not any(getattr(each, "isolation_level", "") == "autocommit" for each in cursors)
+
+
+_ADAPTER = "sqlalchemy.dialects.postgresql.asyncpg"
 
 
 def _waited_for_pool(exc: BaseException) -> Symptom | None:
@@ -151,6 +170,7 @@ def sight(target: Any) -> Sighting | None:
     if issubclass(type(target), asyncpg.pool.PoolConnectionProxy):
         target = getattr(target, "_con", None)
     if issubclass(type(target), asyncpg.connection.Connection):
+        borrowed = getattr(target, "_proxy", None) is not None
         return Sighting(
             kind="connection",
             label="asyncpg connection",
@@ -159,6 +179,7 @@ def sight(target: Any) -> Sighting | None:
             loop=getattr(target, "_loop", None),
             closed=target.is_closed(),
             aborted=getattr(target, "_aborted", False) is True,
+            block="pool.acquire()" if borrowed else "",
         )
     if is_pool(target):
         return Sighting(

@@ -82,4 +82,5 @@ def sight(target: Any) -> Sighting | None:
         target=target,
         tolerant=True,
         closed=target.closed,
+        block="pool.connection()",
     )
