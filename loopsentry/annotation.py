@@ -27,15 +27,36 @@ class Marked(str):
     `RuntimeError` takes no weak reference, so the mark travels in the exception's own text.
     """
 
-    __slots__ = ("diagnosis",)
+    __slots__ = ("_on_read", "diagnosis")
 
     diagnosis: Diagnosis
+    _on_read: Callable[[Diagnosis], object] | None
 
-    def __new__(cls, text: str, diagnosis: Diagnosis) -> Self:
-        """Make the text and attach the diagnosis."""
+    def __new__(
+        cls,
+        text: str,
+        diagnosis: Diagnosis,
+        on_read: Callable[[Diagnosis], object] | None = None,
+    ) -> Self:
+        """Make the text, attach the diagnosis, and what is to hear of each time that it is read."""
         self = super().__new__(cls, text)
         self.diagnosis = diagnosis
+        self._on_read = on_read
         return self
+
+    def __str__(self) -> str:
+        """The plain text: whatever prints notes asks for it so (Lib/traceback.py)."""
+        self._note_read()
+        return str.__str__(self)
+
+    def translate(self, table: Any, /) -> str:
+        """As of any text; rich asks for no other (rich/control.py: strip_control_codes)."""
+        self._note_read()
+        return str.translate(self, table)
+
+    def _note_read(self) -> None:
+        if self._on_read is not None:
+            self._on_read(self.diagnosis)
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
         return str, (str.__str__(self),)
@@ -92,13 +113,14 @@ def _printed(exc: BaseException) -> list[BaseException]:
     return found
 
 
-def annotate(
+def annotate(  # noqa: PLR0913 - one keyword for each matter
     exc: BaseException,
     diagnosis: Diagnosis,
     complaint: BaseException,
     *,
     rewrite: bool,
     tell: Callable[[], str],
+    on_read: Callable[[Diagnosis], object] | None = None,
 ) -> None:
     """Add the headline to the message, where that is safe, and the story as a note.
 
@@ -113,6 +135,7 @@ def annotate(
         complaint: the exception in its tree with which a library complained.
         rewrite: whether messages may gain a line.
         tell: gives the story; not called where a note tells it already.
+        on_read: hears of it when something reads the story, as what prints it does.
     """
     bearer = exc if _stands_for(exc, complaint) else complaint
     if not is_a(exc, Exception) or not is_a(bearer, Exception):
@@ -122,7 +145,7 @@ def annotate(
             if node is complaint or _wraps(node, complaint):
                 rewrite_message(node, diagnosis)
     if not shown_before(exc, diagnosis) and not shown_before(bearer, diagnosis):
-        _add_note(bearer, Marked(tell(), diagnosis))
+        _add_note(bearer, Marked(tell(), diagnosis, on_read))
 
 
 def _wraps(exc: BaseException, complaint: BaseException) -> bool:

@@ -162,7 +162,14 @@ class Examiner:
 
     def mark(self, exc: Exception, diagnosis: Diagnosis) -> None:
         """Write a diagnosis on an exception that is told for it."""
-        annotate(exc, diagnosis, exc, rewrite=False, tell=lambda: self._story_of(diagnosis))
+        annotate(
+            exc,
+            diagnosis,
+            exc,
+            rewrite=False,
+            tell=lambda: self._story_of(diagnosis),
+            on_read=partial(_note_shown, self.shown),
+        )
 
     def report(self, exc: BaseException, clue: Clue | None = None) -> Diagnosis | None:
         """Diagnose an exception, write on it and tell the sinks. The exception stays the user's."""
@@ -248,6 +255,7 @@ class Examiner:
             complaint,
             rewrite=rewrite,
             tell=lambda: note or self._story_of(diagnosis),
+            on_read=partial(_note_shown, self.shown),
         )
 
     def _story_of(self, diagnosis: Diagnosis) -> str:
@@ -271,6 +279,11 @@ class Examiner:
                 subscriber(diagnosis)
             except Exception:
                 complain(f"subscriber {subscriber!r}")
+
+
+def _note_shown(shown: set[str], diagnosis: Diagnosis) -> None:
+    """Not a method: exceptions outlive an installation, and must not keep it."""
+    shown.add(diagnosis.id)
 
 
 def _guard(sink: Sink, call: Callable[[], object]) -> None:

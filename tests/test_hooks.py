@@ -56,6 +56,36 @@ def test_what_was_shown_is_not_told_again(run_program: RunProgram) -> None:
     assert ended.stderr.count("error[LS101]") == 1
 
 
+#: Ways in which a program prints an exception itself, and whether they show its notes.
+PRINTERS = {
+    "print('failed')": False,
+    "print('failed:', exc)": False,
+    "traceback.print_exception(exc)": True,
+    "sys.__excepthook__(type(exc), exc, exc.__traceback__)": True,
+    "print(''.join(traceback.format_exception(exc)), file=sys.stderr)": True,
+    "Console(stderr=True).print(Traceback.from_exception(type(exc), exc, exc.__traceback__))": True,
+    "[print(note, file=sys.stderr) for note in exc.__notes__]": True,
+}
+
+
+@pytest.mark.parametrize("printer", PRINTERS)
+@pytest.mark.parametrize("where", ["hook", "handler"])
+def test_what_the_program_prints_itself_is_not_told_again(
+    where: str, printer: str, run_program: RunProgram
+) -> None:
+    """A story that the program has shown is told once, one that it left out at the end."""
+    program = f"import traceback\nfrom rich.console import Console\n{PROGRAM}"
+    program = "from rich.traceback import Traceback\n" + program
+    if where == "hook":
+        own = f"def own(kind, exc, traceback_):\n    {printer}\nsys.excepthook = own\n"
+        program = program.replace("asyncio.run(use())", f"{own}asyncio.run(use())", 1)
+    else:
+        program += f"    {printer}\n"
+    ended = run_program(program, *(["raise"] if where == "hook" else []))
+    assert ended.stderr.count("error[LS101]:") == 1
+    assert (UNSEEN in ended.stderr) != PRINTERS[printer]
+
+
 def test_what_an_own_exception_hides_is_told_at_the_end(run_program: RunProgram) -> None:
     """An exception `from None` stays as the program wrote it; the story follows after it."""
     ended = run_program(PROGRAM, "replace")
