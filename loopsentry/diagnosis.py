@@ -109,7 +109,12 @@ def judge(evidence: Evidence, causes: Iterable[Cause]) -> tuple[Cause, Verdict] 
     verdicts = [(cause, verdict) for cause in causes if (verdict := cause.match(evidence))]
     if not verdicts:
         return None
-    return max(verdicts, key=lambda pair: (_SURENESS[pair[1].certainty], len(pair[1].explains)))
+    return max(verdicts, key=lambda pair: weight_of(pair[1]))
+
+
+def weight_of(verdict: Verdict) -> tuple[int, int]:
+    """How much speaks for a verdict; no two causes may weigh the same for one complaint."""
+    return _SURENESS[verdict.certainty], len(verdict.explains)
 
 
 def gravity(diagnosis: Diagnosis) -> tuple[bool, bool, int]:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loopsentry import catalog
-from loopsentry.diagnosis import judge
+from loopsentry.diagnosis import judge, weight_of
 from loopsentry.model import (
     Birth,
     Evidence,
@@ -259,6 +259,19 @@ def test_busy_alone_never_proves_a_crossing(found: Evidence) -> None:
     judged = judge(replace(found, same_loop=None), CAUSES)
     if judged is not None and judged[0].code in {"LS101", "LS102", "LS103", "LS104", "LS105"}:
         assert judged[1].certainty != "proven"
+
+
+@given(found=evidence, told=symptoms)
+def test_no_two_causes_weigh_the_same(found: Evidence, told: Symptom) -> None:
+    """Of one complaint one cause is the most likely: the order of the causes decides nothing."""
+    about = told.about if told.kind == "foreign-loop" else None  # asyncio alone says that
+    one = replace(found, symptoms=(replace(told, about=about),))
+    subject = found.subject
+    if subject is not None and subject.kind not in ("primitive", "pool"):
+        one = replace(one, subject=replace(subject, primitive=False))
+    verdicts = ((cause.code, cause.match(one)) for cause in CAUSES)
+    weights = sorted((weight_of(told), code) for code, told in verdicts if told is not None)
+    assert len(weights) < 2 or weights[-1][0] != weights[-2][0], (weights, one)
 
 
 @given(found=evidence)

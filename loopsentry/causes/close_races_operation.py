@@ -41,9 +41,12 @@ def match(evidence: Evidence) -> Verdict | None:
     known = under_way or evidence.other is not None or refused
     known = evidence.closing == "recorded" if cut else known
     where = (f"closed at {evidence.closed_at.short}",) if cut and evidence.closed_at else ()
+    explained = {"closing", "other-task", *(s.kind for s in evidence.symptoms)}
+    if evidence.cancelled and evidence.other is not None:
+        explained.add("at-work")  # which a cancellation before it does not explain
     return Verdict(
         certainty="proven" if known else "likely",
-        explains=frozenset({"closing", "other-task", *(s.kind for s in evidence.symptoms)}),
+        explains=frozenset(explained),
         one_loop=True,
         headline=f"{subject.kind} closed while its operation still runs",
         data="unknown",

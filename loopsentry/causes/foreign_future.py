@@ -23,7 +23,7 @@ def match(evidence: Evidence) -> Verdict | None:
         return _by_text_alone(evidence)
     if subject.kind != "future" or not evidence.has("foreign-loop"):
         return None
-    if evidence.same_loop is not False:
+    if evidence.same_loop is not False or evidence.forked:
         return None
     return Verdict(
         certainty="proven",

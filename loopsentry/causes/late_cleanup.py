@@ -34,6 +34,9 @@ def match(evidence: Evidence) -> Verdict | None:
         return None
     if evidence.same_loop is not False or not evidence.has("foreign-loop", "loop-closed", "busy"):
         return None
+    subject = evidence.subject
+    if subject is not None and (subject.primitive or subject.kind == "future"):
+        return None  # waited for, not cleaned up
     severe = evidence.handled and not evidence.collected
     return Verdict(
         certainty="proven" if evidence.subject is not None else "likely",
