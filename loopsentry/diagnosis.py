@@ -321,6 +321,7 @@ def _names(evidence: Evidence) -> dict[str, str]:
     function = used.call if used else "the function"
     kind = subject.label if subject and subject.primitive else "asyncio.Lock"
     client = subject is not None and not subject.primitive
+    block = "pool.acquire()" if evidence.current is not None else "make_client()"
     bind = engine or "engine"
     maker = f"{sessions} = async_sessionmaker" if sessions else "AsyncSession"
     return {
@@ -330,7 +331,7 @@ def _names(evidence: Evidence) -> dict[str, str]:
         "opener": birth.place.call if birth and birth.place else "the coroutine that opens them",
         "lock": (subject and subject.variable) or "lock",
         "made": (subject and subject.made) or ("make_client()" if client else f"{kind}()"),
-        "block": (subject and subject.block) or ("pool.acquire()" if subject else "make_client()"),
+        "block": (subject and subject.block) or block,
         "function": function,
         "other": other.place.call if other and _is_elsewhere(other, used) else "the other task",
         **(evidence.face.names if evidence.face is not None else {}),

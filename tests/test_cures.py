@@ -237,3 +237,50 @@ def test_a_definition_is_read_without_strings(
     assert definition_of("other.c", str(file)) == made
     assert definition_of("c", str(tmp_path / "not there.py")) is None
     assert definition_of("c", None) is None
+
+
+RETURNED = """
+import asyncio, os, sys
+import asyncpg, psycopg, psycopg_pool
+DSN = os.environ["DATABASE_URL"].replace("+asyncpg", "")
+
+async def psycopg_alone():
+    async with await psycopg.AsyncConnection.connect(DSN) as connection:
+        return connection
+
+async def psycopg_pooled():
+    async with psycopg_pool.AsyncConnectionPool(DSN, min_size=1, open=False) as pool:
+        async with pool.connection() as connection:
+            await connection.close()
+            return connection
+
+async def asyncpg_pooled():
+    async with asyncpg.create_pool(DSN, min_size=1) as pool:
+        async with pool.acquire() as connection:
+            return connection
+
+async def main():
+    connection = await globals()[sys.argv[1]]()
+    await connection.execute("select 1")
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "block"),
+    [
+        ("psycopg_alone", "await psycopg.AsyncConnection.connect(dsn)"),
+        ("psycopg_pooled", "pool.connection()"),
+        ("asyncpg_pooled", "pool.acquire()"),
+    ],
+)
+def test_a_connection_is_taken_as_its_driver_gives_it(
+    function: str, block: str, run_program: RunProgram
+) -> None:
+    """What went back too early is to be kept in the block that this driver has for it."""
+    pytest.importorskip("psycopg_pool", exc_type=ImportError)
+    ended = run_program(RETURNED, function)
+    (record,) = ended.records
+    assert record["code"] == "LS204"
+    assert record["fixes"][0]["snippet"].startswith(f"async with {block} as connection:\n")

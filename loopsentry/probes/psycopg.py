@@ -75,6 +75,8 @@ def sight(target: Any) -> Sighting | None:
         target = target.connection
     if not _is_connection(target):
         return None
+    # A pool's connections have this, which is None in the pool (psycopg/_connection_base.py).
+    pooled = hasattr(target, "_pool")
     return Sighting(
         kind="connection",
         label="psycopg connection",
@@ -82,5 +84,5 @@ def sight(target: Any) -> Sighting | None:
         target=target,
         tolerant=True,
         closed=target.closed,
-        block="pool.connection()",
+        block="pool.connection()" if pooled else "await psycopg.AsyncConnection.connect(dsn)",
     )
