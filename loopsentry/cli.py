@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -111,8 +112,25 @@ def _print_markdown(text: str) -> None:
             click.echo(f"\n{part.partition(chr(10))[2]}")
             continue
         shown = io.StringIO()
-        Console(width=80, color_system=None, file=shown).print(Markdown(_without_headings(part)))
-        click.echo("\n".join(line.rstrip() for line in shown.getvalue().splitlines()))
+        marked = _with_marks(_without_headings(part))
+        Console(width=80, color_system=None, file=shown).print(Markdown(marked))
+        plain = shown.getvalue().replace(_CODE, "`").replace(_QUOTED, '"')
+        click.echo("\n".join(line.rstrip() for line in plain.splitlines()))
+
+
+_CODE, _QUOTED = "\ue000", "\ue001"
+
+
+def _with_marks(text: str) -> str:
+    """Markdown with marks around code and quoted words, which plain text would not tell apart."""
+    return "\n".join(map(_mark, text.split("\n")))
+
+
+def _mark(line: str) -> str:
+    if line.startswith("|") or re.fullmatch(r"\*[^*]+\*", line):
+        return line  # a table's cell, a subtitle
+    line = re.sub(r"(`[^`]+`)", rf"{_CODE}\1{_CODE}", line)
+    return re.sub(r"(?<![*\w])(\*[^*\s][^*]*\*)(?![*\w])", rf"{_QUOTED}\1{_QUOTED}", line)
 
 
 def _without_headings(text: str) -> str:

@@ -51,8 +51,10 @@ class Run:
         return [str(text) for text in found]
 
     def outcomes(self) -> dict[str, int]:
-        """The numbers of the last line: passed, failed, error."""
-        last = self.output.rstrip().splitlines()[-1]
+        """The numbers of pytest's last line: passed, failed, error; warnings may come after it."""
+        lines = self.output.splitlines()
+        counting = (line for line in lines if re.search(r" in \d[\d.]*s\b", line))
+        *_, last = "", *counting
         return {word.rstrip("s"): int(n) for n, word in re.findall(r"(\d+) ([a-z]+)", last)}
 
 

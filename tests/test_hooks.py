@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from rich.traceback import Stack
 
 import loopsentry
 
@@ -63,7 +64,10 @@ PRINTERS = {
     "traceback.print_exception(exc)": True,
     "sys.__excepthook__(type(exc), exc, exc.__traceback__)": True,
     "print(''.join(traceback.format_exception(exc)), file=sys.stderr)": True,
-    "Console(stderr=True).print(Traceback.from_exception(type(exc), exc, exc.__traceback__))": True,
+    # Older versions of rich show no notes.
+    "Console(stderr=True).print(Traceback.from_exception(type(exc), exc, exc.__traceback__))": (
+        "notes" in Stack.__dataclass_fields__
+    ),
     "[print(note, file=sys.stderr) for note in exc.__notes__]": True,
 }
 

@@ -9,9 +9,11 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
 
 import loopsentry
 from loopsentry import story
+from loopsentry.cli import cli
 from loopsentry.model import Place
 
 if TYPE_CHECKING:
@@ -240,3 +242,25 @@ def test_reports_of_other_plugins_stay_plain(tmp_path: Path) -> None:
 def test_pytest_shows_sections_in_colour(tmp_path: Path) -> None:
     """Where pytest writes in colour, so do our sections."""
     assert "\x1b[1;31merror[LS104]" in run_suite(tmp_path, "--color=yes")
+
+
+@pytest.mark.parametrize(
+    ("topic", "line"),
+    [
+        (
+            "another operation is in progress",
+            'If "attached to a different loop" came before it: the connection was left in the',
+        ),
+        (
+            "another operation is in progress",
+            "If one loop: `gather`, a task group or two requests use one session or",
+        ),
+        ("LS103", "clean-up after the owning event loop ended, or on another one"),
+        ("", " LS101  closed-loop              connection of a closed event loop used on"),
+    ],
+)
+def test_explanations_without_a_terminal_keep_what_marks_words(topic: str, line: str) -> None:
+    """Piped, code stands in backticks and quoted words in quotes; titles and tables stay bare."""
+    ended = CliRunner().invoke(cli, ["explain", *([topic] if topic else [])])
+    assert ended.exit_code == 0
+    assert line in ended.stdout.splitlines()
