@@ -241,7 +241,7 @@ def test_a_definition_is_read_without_strings(
 
 RETURNED = """
 import asyncio, os, sys
-import asyncpg, psycopg, psycopg_pool
+import asyncpg, psycopg
 DSN = os.environ["DATABASE_URL"].replace("+asyncpg", "")
 
 async def psycopg_alone():
@@ -249,6 +249,7 @@ async def psycopg_alone():
         return connection
 
 async def psycopg_pooled():
+    import psycopg_pool
     async with psycopg_pool.AsyncConnectionPool(DSN, min_size=1, open=False) as pool:
         async with pool.connection() as connection:
             await connection.close()
@@ -279,7 +280,8 @@ def test_a_connection_is_taken_as_its_driver_gives_it(
     function: str, block: str, run_program: RunProgram
 ) -> None:
     """What went back too early is to be kept in the block that this driver has for it."""
-    pytest.importorskip("psycopg_pool", exc_type=ImportError)
+    if function == "psycopg_pooled":
+        pytest.importorskip("psycopg_pool")
     ended = run_program(RETURNED, function)
     (record,) = ended.records
     assert record["code"] == "LS204"

@@ -73,7 +73,7 @@ PRINTERS = {
 
 
 @pytest.mark.parametrize("printer", PRINTERS)
-@pytest.mark.parametrize("where", ["hook", "handler"])
+@pytest.mark.parametrize("where", ["hook", pytest.param("handler", marks=pytest.mark.slow)])
 def test_what_the_program_prints_itself_is_not_told_again(
     where: str, printer: str, run_program: RunProgram
 ) -> None:

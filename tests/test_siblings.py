@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Mapping
 
 import pytest
-from conftest import RunProgram
+from conftest import Result, RunProgram
 
 BEGINNING = """
 import asyncio, functools, json, os
@@ -411,6 +412,19 @@ STARTS = {
 }
 
 
+def run_unless_it_hangs(run_program: RunProgram, text: str) -> Result:
+    """Run a program that may wait for ever: without loopsentry too, on a busy machine.
+
+    Seen with the oldest versions of asyncpg and SQLAlchemy that are allowed.
+    """
+    for _ in range(4):
+        try:
+            return run_program(text, timeout=15)
+        except subprocess.TimeoutExpired:
+            continue
+    return run_program(text)
+
+
 @pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize("kind", OBJECTS)
 def test_whatever_two_tasks_do_with_one_object_is_sharing(
@@ -424,7 +438,7 @@ def test_whatever_two_tasks_do_with_one_object_is_sharing(
         text += f"async def work_{number}(s, n):\n    n += {number}00\n    {work}\n"
         bodies[name] = f"async with {opened} as s:\n        {body}"
     text = (text + written(bodies) + TOLD).replace("WORK", "s.execute(text('select 1'))")
-    ended = run_program(text)
+    ended = run_unless_it_hangs(run_program, text)
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout) == dict.fromkeys(tasks, "LS201")
 
