@@ -30,13 +30,13 @@ class Marked(str):
     __slots__ = ("_on_read", "diagnosis")
 
     diagnosis: Diagnosis
-    _on_read: Callable[[Diagnosis], object] | None
+    _on_read: Callable[[str], object] | None
 
     def __new__(
         cls,
         text: str,
         diagnosis: Diagnosis,
-        on_read: Callable[[Diagnosis], object] | None = None,
+        on_read: Callable[[str], object] | None = None,
     ) -> Self:
         """Make the text, attach the diagnosis, and what is to hear of each time that it is read."""
         self = super().__new__(cls, text)
@@ -56,7 +56,7 @@ class Marked(str):
 
     def _note_read(self) -> None:
         if self._on_read is not None:
-            self._on_read(self.diagnosis)
+            self._on_read(self.diagnosis.id)
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
         return str, (str.__str__(self),)
@@ -120,7 +120,7 @@ def annotate(  # noqa: PLR0913 - one keyword for each matter
     *,
     rewrite: bool,
     tell: Callable[[], str],
-    on_read: Callable[[Diagnosis], object] | None = None,
+    on_read: Callable[[str], object] | None = None,
 ) -> None:
     """Add the headline to the message, where that is safe, and the story as a note.
 
@@ -135,7 +135,8 @@ def annotate(  # noqa: PLR0913 - one keyword for each matter
         complaint: the exception in its tree with which a library complained.
         rewrite: whether messages may gain a line.
         tell: gives the story; not called where a note tells it already.
-        on_read: hears of it when something reads the story, as what prints it does.
+        on_read: hears the diagnosis' id when something reads the story, as what prints it does; not
+            a method of ours, because exceptions outlive an installation and must not keep it.
     """
     bearer = exc if _stands_for(exc, complaint) else complaint
     if not is_a(exc, Exception) or not is_a(bearer, Exception):

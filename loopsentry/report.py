@@ -162,14 +162,7 @@ class Examiner:
 
     def mark(self, exc: Exception, diagnosis: Diagnosis) -> None:
         """Write a diagnosis on an exception that is told for it."""
-        annotate(
-            exc,
-            diagnosis,
-            exc,
-            rewrite=False,
-            tell=lambda: self._story_of(diagnosis),
-            on_read=partial(_note_shown, self.shown),
-        )
+        self._write_on(exc, diagnosis, exc, rewrite=False)
 
     def report(self, exc: BaseException, clue: Clue | None = None) -> Diagnosis | None:
         """Diagnose an exception, write on it and tell the sinks. The exception stays the user's."""
@@ -178,10 +171,10 @@ class Examiner:
             self._write_on(exc, *told, rewrite=True)
             return told[0]
         clue = clue or Clue()
-        self.registry.look()
         known = self.repeats.find(exc, clue)
         if known is not None:
             return self._repeat(exc, clue, known)
+        self.registry.look()
         gravest = self._gravest(exc, clue)
         if gravest is None or told_elsewhere(exc):
             return None
@@ -255,7 +248,7 @@ class Examiner:
             complaint,
             rewrite=rewrite,
             tell=lambda: note or self._story_of(diagnosis),
-            on_read=partial(_note_shown, self.shown),
+            on_read=self.shown.add,
         )
 
     def _story_of(self, diagnosis: Diagnosis) -> str:
@@ -279,11 +272,6 @@ class Examiner:
                 subscriber(diagnosis)
             except Exception:
                 complain(f"subscriber {subscriber!r}")
-
-
-def _note_shown(shown: set[str], diagnosis: Diagnosis) -> None:
-    """Not a method: exceptions outlive an installation, and must not keep it."""
-    shown.add(diagnosis.id)
 
 
 def _guard(sink: Sink, call: Callable[[], object]) -> None:

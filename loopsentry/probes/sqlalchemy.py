@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 from loopsentry._frames import Site
@@ -46,13 +45,7 @@ def attach(report: Reporter, registry: Registry) -> Undo:
     Returns:
         What ends that; the flags that SQLAlchemy sets for listeners stay set.
     """
-
-    def listen(_library: ModuleType) -> Undo:
-        from . import _sqlalchemy
-
-        return _sqlalchemy.attach(report, registry)
-
-    return when_there(registry, "sqlalchemy", listen)
+    return when_there(registry, "sqlalchemy", lambda _library: _probe().attach(report, registry))
 
 
 def _probe() -> Any:
