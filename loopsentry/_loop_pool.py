@@ -47,6 +47,8 @@ class Record(_ConnectionRecord):
         self.part = part
         self.has_place = has_place
         self.key = 0
+        # What other loops' threads ask it for from now on, while it is being connected.
+        self.dbapi_connection = self.fairy_ref = None
         part.records.add(self)
         super().__init__(home)
 

@@ -14,6 +14,7 @@ import asyncpg
 import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool.base import _ConnectionRecord
 from sqlalchemy.util import greenlet_spawn
 
 from loopsentry import LoopLocalPool
@@ -205,6 +206,34 @@ def test_short_runs_at_the_limit_log_nothing(
     assert failed == []
     assert [record.getMessage() for record in caplog.records] == []
     assert asyncio.run(database.backends()) == 0
+
+
+@pytest.mark.parametrize("look", ["give_one_up", "_idle", "sweep", "leave", "begin_dispose"])
+def test_a_connection_being_made_can_be_looked_at(
+    database: Database, monkeypatch: pytest.MonkeyPatch, look: str
+) -> None:
+    """Another thread may ask a loop's part anything while a record of it is just begun."""
+    engine = database.engine(poolclass=LoopLocalPool)
+    pool: Any = engine.sync_engine.pool
+    failed: list[BaseException] = []
+    begin = _ConnectionRecord.__init__
+
+    def look_from_elsewhere() -> None:
+        try:
+            for part in pool._all_parts():
+                getattr(part, look, lambda: None)()
+        except BaseException as exc:
+            failed.append(exc)
+
+    def begin_watched(*args: Any, **kwargs: Any) -> None:
+        thread = threading.Thread(target=look_from_elsewhere)
+        thread.start()
+        thread.join(10)
+        begin(*args, **kwargs)
+
+    monkeypatch.setattr(_ConnectionRecord, "__init__", begin_watched)
+    assert asyncio.run(ask(engine)) == 1
+    assert failed == []
 
 
 def test_the_limit_over_all_loops_is_kept_at_the_server(database: Database) -> None:
