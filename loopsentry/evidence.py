@@ -165,7 +165,7 @@ class Collector:
             return None
         for record in (owner, current):
             _complete(record)
-        alive = alive_then(owner, current, found.sites, index)
+        alive = alive_then(owner, current, found.sites, index, live=clue.live)
         bound = sighting is not None and (birth is None or birth.loop is not None)
         refused = any(s.kind == "foreign-loop" and not s.quoted for s in symptoms)
         same = is_same(owner if bound else None, current, known=happened.known, refused=refused)

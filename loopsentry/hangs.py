@@ -446,7 +446,15 @@ def _swallowers(standstill: Standstill) -> list[Any]:
 
 def _unfinished_in(stuck: list[Any], standstill: Standstill, certainty: Certainty) -> Hang:
     waits = (_wait_of(task, standstill, f"more in {_called(task)}, cancelled") for task in stuck)
-    return Hang(kind="unfinished-cancellation", certainty=certainty, waits=tuple(waits))
+    own = all(map(_is_swallowed_by_program, stuck))
+    return Hang(kind="unfinished-cancellation", certainty=certainty, waits=tuple(waits), own=own)
+
+
+def _is_swallowed_by_program(task: Any) -> bool:
+    """Whether it is the program's own code that goes round again, not a library's worker."""
+    sites = list(sites_of(task))
+    around = [site for site in sites if is_in_endless_loop(site.code, site.at)] or sites[:1]
+    return any(_frames.is_user(site.frame) for site in around[-1:])
 
 
 def _has_timer(task: Any, loop: Any) -> bool:

@@ -450,6 +450,7 @@ class Hang:
         waits: who waits for what, the blocked one first.
         blocking: whether the loop's own thread is blocked.
         lock: whether it is a lock of `threading` that it is blocked on.
+        own: whether the program's own code swallowed a cancellation.
     """
 
     kind: HangKind
@@ -457,6 +458,7 @@ class Hang:
     waits: tuple[Wait, ...]
     blocking: bool = False
     lock: bool = False
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -686,6 +688,7 @@ class Evidence:
             "unittest": owner is not None and owner.runner == "IsolatedAsyncioTestCase",
             "starved": self.hang is not None and not self.hang.blocking,
             "locked": self.hang is not None and self.hang.lock,
+            "own-task": self.hang is not None and self.hang.own,
         }
         found = {name for name, holds in told.items() if holds}
         found.update(self.engine.settings if self.engine is not None else ())

@@ -54,9 +54,22 @@ def role_b(current: LoopRecord | None, owner: LoopRecord | None) -> LoopInfo | N
 
 
 def alive_then(
-    owner: LoopRecord | None, current: LoopRecord | None, sites: list[Site], index: int | None
+    owner: LoopRecord | None,
+    current: LoopRecord | None,
+    sites: list[Site],
+    index: int | None,
+    *,
+    live: bool,
 ) -> bool | None:
-    """Whether the owner was open when it happened; None where that cannot be told any more."""
+    """Whether the owner was open when it happened; None where that cannot be told any more.
+
+    Args:
+        owner: the loop that owns the object.
+        current: the loop it happened on.
+        sites: the stack.
+        index: where on it the loop's own frame is, if it is there.
+        live: whether it happens right now, on this very stack.
+    """
     if owner is None:
         return None
     loop = owner.reference()
@@ -72,7 +85,7 @@ def alive_then(
         outer = sites[index + 1 :]
     if loop is not None and any(_frames.loop_run_by(site) is loop for site in outer):
         return True
-    if len({owner.info.thread, here} - {""}) <= 1:
+    if live or len({owner.info.thread, here} - {""}) <= 1:
         return False
     return True if index is None and _is_inside_block_of(owner, sites) else None
 

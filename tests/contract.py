@@ -67,6 +67,7 @@ FIXES = {
     "sync-driver",
     "run-async-hook",
     "rollback-after-cancel",
+    "end-on-cancel",
 }
 OBJECTS = {"connection", "session", "pool", "engine", "primitive", "future", "client"}
 
@@ -97,4 +98,7 @@ CONDITIONS = {
     "no-pool",
     "begun",
     "unittest",
+    "own-task",
+    "session-in-function",
+    "session-in-coroutine",
 }

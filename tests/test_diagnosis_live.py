@@ -720,6 +720,20 @@ asyncio.run(main())
     assert ended.stdout == "LS201 proven slow one\n"
 
 
+def test_what_a_thread_closed_before_is_proven_while_it_fails(run_program: RunProgram) -> None:
+    """In the moment of the failure it can be seen that the loop of an ended thread is closed."""
+    program = """
+for _ in range(2):
+    thread = threading.Thread(target=first)
+    thread.start()
+    thread.join()
+"""
+    ended = run_program(ENGINE + program)
+    [record] = ended.records
+    assert (record["code"], record["certainty"]) == ("LS101", "proven"), ended.output
+    assert record["owner_loop"]["state"] == "closed"
+
+
 @pytest.mark.parametrize(
     "words",
     [

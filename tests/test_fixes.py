@@ -98,7 +98,7 @@ def test_snippet_takes_the_readers_names(fix: Remedy) -> None:
     names |= {"attribute": "changed", "sessions": "sessions()", "opener": "warm_up()"}
     names |= {"lock": "registry_lock", "made": "asyncio.Condition()", "block": "pool.acquire()"}
     names |= {"keeping": "Session = async_sessionmaker(engine, expire_on_commit=False)"}
-    names |= {"owner": "Order", "name": "Order.lines"}
+    names |= {"owner": "Order", "name": "Order.lines", "call": "scalars", "called": "report"}
     for told in ((), *((name,) for name in fix.wording)):
         lines = Template(fix.say("snippet", told)).substitute(names).splitlines()
         assert 1 <= len(lines) <= 6

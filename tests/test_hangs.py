@@ -198,7 +198,7 @@ def test_a_cancelled_task_that_goes_round_again_is_told(name: str, run_program: 
     [record] = ended.records
     assert (record["code"], record["certainty"]) == ("LS603", "likely"), ended.output
     assert record["used_at"]["function"] == "worker", ended.output
-    assert record["fixes"], ended.output
+    assert [fix["id"] for fix in record["fixes"]] == ["end-on-cancel"], ended.output
 
 
 POOL = """

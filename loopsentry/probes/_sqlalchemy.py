@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -157,10 +158,10 @@ def face_of(symptom: Symptom, sites: list[Site]) -> Face | None:
     for site in reversed(sites[:end]):
         if module_of(site.frame) == "sqlalchemy.orm.attributes" and site.code.co_name == "get":
             return _face_of_attribute(first_argument(site.frame), variables_in(site.frame))
-    return _face_of_call(sites[:end])
+    return _face_of_call(sites[:end], sites[end] if end < len(sites) else None)
 
 
-def _face_of_call(sites: list[Site]) -> Face | None:
+def _face_of_call(sites: list[Site], caller: Site | None) -> Face | None:
     """What was called synchronously: a dynamic relationship, a function, a plain engine."""
     targets = [first_argument(site.frame) for site in sites]
     dynamic = next((target for target in targets if _is_dynamic(target)), None)
@@ -172,12 +173,27 @@ def _face_of_call(sites: list[Site]) -> Face | None:
     whole = called in _WHOLE
     wanted = AsyncEngine if whole else AsyncSession
     if any(_is_beneath(target, wanted) for target in targets):
+        if not whole and caller is not None:
+            return _face_of_session_call(sites[-1], caller)
         headline = "a synchronous function of SQLAlchemy's called outside run_sync()"
         return Face(name="synchronous-function", headline=headline)
     if whole or called in _SYNCHRONOUS:
         headline = "an asynchronous driver used by a synchronous engine or session"
         return Face(name="synchronous-engine", headline=headline)
     return None
+
+
+def _face_of_session_call(call: Site, caller: Site) -> Face:
+    """Who called the session beneath an AsyncSession: a coroutine could have awaited instead."""
+    headline = "the session beneath an AsyncSession called outside run_sync()"
+    method = call.code.co_name
+    if caller.code.co_flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
+        if inspect.iscoroutinefunction(getattr(AsyncSession, method, None)):
+            return Face(name="session-in-coroutine", headline=headline, names={"call": method})
+        return Face(name="session-in-function", headline=headline, names={"called": "function"})
+    name = caller.code.co_qualname
+    called = name if name.isidentifier() else "function"  # a method has an argument more
+    return Face(name="session-in-function", headline=headline, names={"called": called})
 
 
 def _is_dynamic(target: Any) -> bool:
