@@ -10,6 +10,7 @@ import asyncio
 import concurrent.futures
 import dis
 import gc
+import inspect
 import sys
 import threading
 from asyncio import runners
@@ -19,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import dropwhile, islice, takewhile
 from types import FrameType, FunctionType
-from typing import Any
+from typing import Any, Literal
 
 from . import _frames
 from ._endless import is_in_endless_loop
@@ -108,8 +109,10 @@ def _lost_wakeup(standstill: Standstill) -> Hang | None:
     `select`, means that it was put there by somebody who woke nobody.
     """
     loop, ready = standstill.loop, getattr(standstill.loop, "_ready", None)
-    if not _sleeps(standstill.frame) or not ready:
+    if not _sleeps(standstill.frame):
         return None
+    if not ready:
+        return _unheard_stop(standstill)
     try:
         first = ready[0]
     except IndexError:
@@ -117,13 +120,37 @@ def _lost_wakeup(standstill: Standstill) -> Hang | None:
     standstill.seen = (first,)
     task = getattr(getattr(first, "_callback", None), "__self__", None)
     task = task if is_a(task, asyncio.Task) else _waiting_for(loop, first)
-    waiting = _wait_of(task, standstill, "what is done already") if task is not None else None
+    unseen: Literal["not-started"] | None = "not-started" if _is_to_start(task) else None
+    words = "its first step, since it was made" if unseen else "what is done already"
+    waiting = _wait_of(task, standstill, words) if task is not None else None
     standstill.inside = _library_of(task) if task is not None else ()
     return Hang(
         kind="lost-wakeup",
         certainty="proven",
         waits=(waiting or Wait(thread=_name_of(standstill.ident), awaits="a wake-up"),),
+        unseen=unseen,
     )
+
+
+def _is_to_start(task: Any) -> bool:
+    """Whether a task has not taken its first step."""
+    coroutine = task.get_coro() if task is not None else None
+    return inspect.iscoroutine(coroutine) and (
+        inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
+    )
+
+
+def _unheard_stop(standstill: Standstill) -> Hang | None:
+    """A loop that sleeps although it is to stop.
+
+    `_run_once` sleeps for no time at all where `_stopping` is set, and `run_forever` looks at it
+    after each round (Lib/asyncio/base_events.py).
+    """
+    if getattr(standstill.loop, "_stopping", None) is not True:
+        return None
+    standstill.seen = (standstill.loop,)
+    wait = Wait(thread=_name_of(standstill.ident), awaits="a wake-up, in order to stop")
+    return Hang(kind="lost-wakeup", certainty="proven", waits=(wait,), unseen="stopping")
 
 
 def _library_of(task: Any) -> tuple[Any, ...]:

@@ -451,6 +451,8 @@ class Hang:
         blocking: whether the loop's own thread is blocked.
         lock: whether it is a lock of `threading` that it is blocked on.
         own: whether the program's own code swallowed a cancellation.
+        unseen: what another thread did that the loop was not woken for, where it is no result:
+            "not-started" for a task that it made, "stopping" for `loop.stop()`.
     """
 
     kind: HangKind
@@ -459,6 +461,7 @@ class Hang:
     blocking: bool = False
     lock: bool = False
     own: bool = False
+    unseen: Literal["not-started", "stopping"] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -499,6 +502,9 @@ _SENT: dict[Stage, tuple[DataRisk, str]] = {
     "commit": ("maybe-executed", "the COMMIT may have been executed by the server"),
     "statement": ("maybe-executed", "the statement may have been executed by the server"),
 }
+#: Runners of a loop that the program itself starts and that ends with the call.
+_RUN_ONCE = ("asyncio.run", "uvloop.run", "run_until_complete", "run_forever")
+
 _STOPPED = {
     "refused": "stopped at checkout, nothing was sent",
     "replaced": "replaced at checkout by a new connection, nothing was sent",
@@ -597,7 +603,7 @@ class Evidence:
         """Whether one of these complaints is in the tree."""
         return says(self.symptoms, *kinds)
 
-    def judge_hang(self, cause: str, note: str) -> Verdict | None:
+    def judge_hang(self, cause: str, note: str, headline: str = "") -> Verdict | None:
         """What the cause of that name says of a loop that stands still, None if it has another."""
         if self.hang is None or self.hang.kind != cause:
             return None
@@ -605,6 +611,7 @@ class Evidence:
             certainty=self.hang.certainty,
             explains=frozenset({"hang"}),
             one_loop=True,
+            headline=headline,
             notes=(note,),
         )
 
@@ -685,6 +692,10 @@ class Evidence:
             and self.subject is not None
             and self.subject.block == "",
             "begun": any(symptom.begun for symptom in self.symptoms),
+            "owner-run": owner is not None
+            and owner.runner in _RUN_ONCE
+            and self.owner_alive is False,
+            "other-test": self._by_other_test,
             "unittest": owner is not None and owner.runner == "IsolatedAsyncioTestCase",
             "starved": self.hang is not None and not self.hang.blocking,
             "locked": self.hang is not None and self.hang.lock,
@@ -693,7 +704,17 @@ class Evidence:
         found = {name for name, holds in told.items() if holds}
         found.update(self.engine.settings if self.engine is not None else ())
         found.update({self.face.name} if self.face is not None else ())
+        found.update({self.hang.unseen} if self.hang and self.hang.unseen else ())
         return frozenset(found)
+
+    @property
+    def _by_other_test(self) -> bool:
+        """Whether another test or fixture than the one at work opened it."""
+        birth = self.subject.birth if self.subject is not None else None
+        then, now = birth.framework if birth is not None else None, self.framework
+        if not then or not now:
+            return False
+        return any(then.get(role) != now.get(role) for role in ("test", "fixture"))
 
     @property
     def severity(self) -> Severity:

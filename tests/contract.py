@@ -99,6 +99,10 @@ CONDITIONS = {
     "begun",
     "unittest",
     "own-task",
+    "owner-run",
+    "other-test",
+    "not-started",
+    "stopping",
     "session-in-function",
     "session-in-coroutine",
 }

@@ -67,7 +67,7 @@ async def main():
 asyncio.run(main())
 """
 
-HANGS: dict[str, tuple[str, str, str]] = {
+HANGS: dict[str, tuple[str, str | None, str]] = {
     "future": ("LS601", "wait", later('future.set_result("42")').format(wait="await future")),
     "failed future": (
         "LS601",
@@ -79,6 +79,28 @@ HANGS: dict[str, tuple[str, str, str]] = {
     "event": ("LS601", "wait", later("event.set()").format(wait="await event.wait()")),
     "queue": ("LS601", "wait", later("queue.put_nowait(1)").format(wait="await queue.get()")),
     "lock": ("LS601", "wait", later("lock.release()").format(wait="await lock.acquire()")),
+    "a task that another thread made": (
+        "LS601",
+        "job",
+        """
+    async def main():
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+        async def job(): done.set()
+        threading.Timer(0.2, lambda: loop.create_task(job())).start()
+        await asyncio.wait([loop.create_task(done.wait())], timeout=2.5)
+    asyncio.run(main())
+    """,
+    ),
+    "a stop by another thread": (
+        "LS601",
+        None,
+        """
+    loop = asyncio.new_event_loop()
+    threading.Timer(0.2, loop.stop).start()
+    threading.Timer(2.5, loop.call_soon_threadsafe, [print]).start()
+    loop.run_forever()
+    """,
+    ),
     "result": (
         "LS602",
         "count",
@@ -412,6 +434,51 @@ def test_a_hang_is_proven(name: str, run_program: RunProgram) -> None:
     assert (record["used_at"] or {}).get("function") == function, ended.output
     assert f"error[{code}]: " in ended.stderr
     assert record["fixes"], ended.output
+
+
+#: How a loop is left asleep, and what the first cure has to call.
+UNHEARD = {
+    "a task": ("loop.create_task(job())", "asyncio.run_coroutine_threadsafe(job(), loop)"),
+    "a future": (
+        "asyncio.ensure_future(job(), loop=loop)",
+        "run_coroutine_threadsafe(job(), loop)",
+    ),
+    "a call": ("loop.call_soon(done.set)", "loop.call_soon_threadsafe("),
+    "an event": ("done.set()", "loop.call_soon_threadsafe("),
+    "a stop": ("loop.stop()", "loop.call_soon_threadsafe(loop.stop)"),
+}
+
+
+@pytest.mark.parametrize("by", ["thread", "signal"])
+@pytest.mark.parametrize("what", UNHEARD)
+def test_the_cure_wakes_the_loop_for_what_was_done(
+    what: str, by: str, run_program: RunProgram
+) -> None:
+    """What a thread or a signal's handler did unheard is offered the call that wakes."""
+    if by == "signal" and not hasattr(signal, "SIGUSR2"):
+        pytest.skip("needs a signal that a program may have for itself")
+    call, cure = UNHEARD[what]
+    setting = {
+        "thread": "threading.Timer(0.2, lambda: {call}).start()",
+        "signal": "signal.signal(signal.SIGUSR2, lambda *_: {call});"
+        " threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGUSR2]).start()",
+    }[by].format(call=call)
+    program = f"""
+import os, signal
+loop = asyncio.new_event_loop()
+done = asyncio.Event()
+async def job(): done.set()
+async def main():
+    {setting}
+    await asyncio.wait([loop.create_task(done.wait())], timeout=2.5)
+    loop.stop()
+loop.create_task(main())
+loop.run_forever()
+"""
+    ended = run_program(HEAD + program, env=WATCH)
+    [record] = ended.records
+    assert (record["code"], record["certainty"]) == ("LS601", "proven"), ended.output
+    assert cure in record["fixes"][0]["snippet"], ended.output
 
 
 @pytest.mark.slow

@@ -1,9 +1,10 @@
 """event loop sleeps although what it waits for is done
 
-A future was completed, an event set or a lock released by a thread that is not the loop's own.
-What waits for it was put into the loop's queue, but nobody woke the loop: it sleeps on until a
-timer, a socket or a signal happens to wake it, or for ever. With asyncio's debug mode the thread
-that does it gets an error instead.
+A future was completed, an event set, a lock released, a task made or the loop told to stop by a
+thread that is not the loop's own, or by a handler of `signal.signal`. What waits for it was put
+into the loop's queue, but nobody woke the loop: it sleeps on until a timer, a socket or a signal
+happens to wake it, or for ever. With asyncio's debug mode the thread that does it gets an error
+instead.
 
 Call from other threads only what is made for that: `loop.call_soon_threadsafe(future.set_result,
 value)`, or `asyncio.run_coroutine_threadsafe(coroutine, loop)`.
@@ -19,4 +20,15 @@ CAUSE = "lost-wakeup"
 
 def match(evidence: Evidence) -> Verdict | None:
     """Match what was seen of a loop that stands still."""
-    return evidence.judge_hang(CAUSE, "completed by another thread, which did not wake the loop")
+    unseen = evidence.hang.unseen if evidence.hang is not None else None
+    headline, done = _UNSEEN[unseen]
+    note = f"{done} by another thread or a signal handler, which did not wake the loop"
+    return evidence.judge_hang(CAUSE, note, headline)
+
+
+#: What the loop was not woken for: the headline, and what was done.
+_UNSEEN = {
+    None: ("", "completed"),
+    "not-started": ("event loop sleeps although a task of it is to start", "made"),
+    "stopping": ("event loop sleeps although it was told to stop", "told"),
+}
