@@ -605,6 +605,16 @@ def test_a_start_that_is_none_cannot_be_explained(tmp_path: Path) -> None:
         explain_silence(audit([tmp_path]), "app/main.py:1")
 
 
+@pytest.mark.parametrize("path", ["main.py", "app/main.py", "./app/main.py", "{root}/app/main.py"])
+def test_a_start_is_found_by_any_path_to_its_file(tmp_path: Path, path: str) -> None:
+    """A file is named by its end, from the audited root, or from where the command runs."""
+    write(tmp_path, USES + TWICE.replace("    asyncio.run(save())\n", ""))
+    found = audit([tmp_path])
+    [silence] = found.silences
+    asked = f"{path.format(root=tmp_path.as_posix())}:{silence.line}"
+    assert silence.rule in explain_silence(found, asked)
+
+
 STARTER = """
 from app.db import engine
 from elsewhere.runs import run_now

@@ -110,15 +110,21 @@ def explain_silence(audit: Audit, where: str) -> str:
         AuditError: if there is no start at that place; the message lists those of the file.
     """
     file, _, line = where.rpartition(":")
-    found = [each for each in audit.findings if f"{each.file}:{each.line}".endswith(where)]
+    found = [f for f in audit.findings if _is_file(f.file, file) and str(f.line) == line]
     if found:
         return f"{where} is a finding: {found[0].code} {found[0].certainty}: {found[0].message}"
     for silence in audit.silences:
-        if silence.file.endswith(file) and str(silence.line) == line:
+        if _is_file(silence.file, file) and str(silence.line) == line:
             return f"{silence.file}:{silence.line}: {silence.rule}: {silence.reason}"
-    known = sorted({s.line for s in audit.silences if s.file.endswith(file)})
+    known = sorted({s.line for s in audit.silences if _is_file(s.file, file)})
     lines = ", ".join(map(str, known)) or "none"
     raise AuditError(f"no loop is started at {where}; known starts in that file: lines {lines}")
+
+
+def _is_file(told: str, asked: str) -> bool:
+    """Whether a file is the one asked for, by its path from here, from the root, or its end."""
+    asked = Path(asked).as_posix()
+    return f"/{told}".endswith(f"/{asked}") or f"/{asked}".endswith(f"/{told}")
 
 
 def _order(finding: Finding) -> tuple[int, str, str, int]:

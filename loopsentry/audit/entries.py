@@ -19,8 +19,14 @@ TASKS = frozenset(
 )
 COMMANDS = frozenset({"command", "callback", "default_command"})
 HANDLERS = frozenset(
-    {"get", "post", "put", "patch", "delete", "head", "options", "route", "api_route", "websocket"}
+    {
+        *("get", "post", "put", "patch", "delete", "head", "options"),
+        *("route", "api_route", "websocket"),
+        *("message_handler", "callback_query_handler", "inline_handler"),
+    }
 )
+#: Decorators of what is called while a request is handled, or between two.
+SIGNALS = frozenset({"receiver", "listens_for"})
 #: Calls that run a function in a thread, or again and again.
 THREADS = frozenset({"Thread", "submit", "run_in_executor", "to_thread", "Timer", "run_sync"})
 JOBS = frozenset(
@@ -61,6 +67,9 @@ METHODS = {
     "AppCommand": (frozenset({"handle_app_config"}), "command"),
     "Thread": (frozenset({"run"}), "thread"),
     **dict.fromkeys(
+        ("BaseRequestHandler", "StreamRequestHandler"), (frozenset({"handle"}), "handler")
+    ),
+    **dict.fromkeys(
         ("View", "MethodView", "APIView", "GenericAPIView", "Resource", "HTTPEndpoint"),
         (frozenset({"get", "post", "put", "patch", "delete", "dispatch"}), "handler"),
     ),
@@ -69,8 +78,16 @@ METHODS = {
         (frozenset({"list", "create", "retrieve", "update", "destroy"}), "handler"),
     ),
 }
-#: A base class whose methods of a prefix are called again and again.
-_SHELL = ("Cmd", "do_")
+#: Base classes whose methods of a prefix are called again and again.
+_PREFIXES = {
+    "Cmd": ("do_", "rerun"),
+    "BaseHTTPRequestHandler": ("do_", "handler"),
+    "SimpleHTTPRequestHandler": ("do_", "handler"),
+}
+#: What grpc generates; each method but those of Python's own answers a call.
+_SERVICER = "Servicer"
+#: How a WSGI application is called (PEP 3333).
+_WSGI = ["environ", "start_response"]
 _CLOUD = frozenset({"http", "cloud_event"})
 #: Parameters of a function of a serverless platform, which a warm process calls many times.
 _EVENTS = frozenset({"event", "evt", "events"})
@@ -117,8 +134,9 @@ class Entries:
         name = last_name(call.node.func)
         kinds = (("thread", THREADS), ("job", JOBS), ("handler", ROUTES))
         kind = next((kind for kind, names in kinds if name in names), None)
-        if name == "map" and self._outside(call.node.func, call) in _MAPS:
-            kind = "thread"
+        path = self._outside(call.node.func, call)
+        if name == "map" and path in _MAPS:
+            kind = "process" if path.removesuffix("().map") in PROCESS_POOLS else "thread"
         if kind is None:
             return
         given = [*call.node.args, *(k.value for k in call.node.keywords if k.arg in _TARGETS)]
@@ -183,6 +201,8 @@ class Entries:
             return "task"
         if name in COMMANDS:
             return "command"
+        if name in SIGNALS:
+            return "callback"
         if name not in HANDLERS and name not in _CLOUD:
             return None
         node = plain(function.decorations[place])
@@ -205,13 +225,16 @@ def _kind_of_signature(function: Function) -> str | None:
         names = [name.strip("_") for name in function.parameters]
         if len(names) == _INVOKED_WITH and names[0] in _EVENTS and names[1] in _CONTEXTS:
             return "invocation"
-        return None
+        return "handler" if names == _WSGI else None
     for name in function.owner.base_names:
         methods, kind = METHODS.get(name, (frozenset[str](), ""))
         if function.name in methods:
             return kind
-        if name == _SHELL[0] and function.name.startswith(_SHELL[1]):
-            return "rerun"
+        prefix, kind = _PREFIXES.get(name, ("", ""))
+        if prefix and function.name.startswith(prefix):
+            return kind
+        if name.endswith(_SERVICER) and function.parameters[1:] == ["request", "context"]:
+            return "handler"
     return None
 
 

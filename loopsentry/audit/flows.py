@@ -14,7 +14,7 @@ from .syntax import dotted, plain
 if TYPE_CHECKING:
     from .symbols import Holder, Symbol, Symbols
 
-_CACHE_NAMES = frozenset({"cache", "lru_cache"})
+_CACHE_NAMES = frozenset(name.rpartition(".")[2] for name in CACHES)
 _PROVIDERS = frozenset(name.rpartition(".")[2] for name in SINGLETONS)
 #: With more callers than these, they hardly agree; and to ask each takes long.
 _CALLERS = 50

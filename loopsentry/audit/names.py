@@ -10,6 +10,7 @@ MAKERS = {
     "sqlmodel.ext.asyncio.create_async_engine": "engine",
     "asyncpg.create_pool": "pool",
     "asyncpg.pool.create_pool": "pool",
+    "psycopg_pool.AsyncConnectionPool": "pool",
     "aiomysql.create_pool": "pool",
     "asyncmy.create_pool": "pool",
     "aiopg.create_pool": "pool",
@@ -30,6 +31,14 @@ MAKERS = {
     "pymongo.AsyncMongoClient": "client",
     "elasticsearch.AsyncElasticsearch": "client",
     "opensearchpy.AsyncOpenSearch": "client",
+    "aiokafka.AIOKafkaProducer": "client",
+    "aiokafka.AIOKafkaConsumer": "client",
+    "aio_pika.connect": "client",
+    "aio_pika.connect_robust": "client",
+    "nats.connect": "client",
+    "neo4j.AsyncGraphDatabase.driver": "client",
+    "qdrant_client.AsyncQdrantClient": "client",
+    "groq.AsyncGroq": "client",
     "grpc.aio.insecure_channel": "client",
     "grpc.aio.secure_channel": "client",
     "asyncio.Lock": "primitive",
@@ -57,7 +66,16 @@ FACTORIES = frozenset(
 WRAPPERS = frozenset(
     {"functools.partial", "contextlib.asynccontextmanager", "contextlib.contextmanager"}
 )
-CACHES = frozenset({"functools.cache", "functools.lru_cache"})
+CACHES = frozenset(
+    {
+        "functools.cache",
+        "functools.lru_cache",
+        "streamlit.cache_resource",
+        "streamlit.experimental_singleton",
+        "cachetools.func.lru_cache",
+        "cachetools.func.ttl_cache",
+    }
+)
 #: Providers of a container that make their object once.
 SINGLETONS = frozenset(
     f"{home}.{kind}"
@@ -146,6 +164,7 @@ PROCESS_POOLS = frozenset(
     {
         "multiprocessing.Pool",
         "multiprocessing.pool.Pool",
+        "multiprocessing.get_context().Pool",
         "concurrent.futures.ProcessPoolExecutor",
         "concurrent.futures.process.ProcessPoolExecutor",
     }

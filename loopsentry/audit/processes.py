@@ -180,12 +180,22 @@ def _many(program: Program, suspects: Suspects) -> Iterator[Meeting]:
                 continue
             entry = chain[0][0]
             met = [each for each in engines if not _is_alone(program, suspects, entry, each)]
+            met = [each for each in met if not _is_made_anew(program, entry, each)]
             near = len(chain) <= NEAR and kind in _EXACT
             why = f"{entry.name}() is {_WORDS[kind]}"
             for engine in met:
                 sure: Certainty = "proven" if near else "likely"
                 yield Meeting(start, engine, sure, why, "many", tuple(chain[:-1]))
             break
+
+
+def _is_made_anew(program: Program, entry: Function, engine: Resource) -> bool:
+    """Whether a script that is run again makes what its module has again, too."""
+    if entry.parent is not None or program.kind(entry) != "rerun":
+        return False
+    maker = engine.maker
+    cached = maker is not None and program.symbols.flows.is_cached(maker)
+    return engine.module is entry.module and not cached
 
 
 def _is_alone(program: Program, suspects: Suspects, entry: Function, engine: Resource) -> bool:
@@ -219,6 +229,8 @@ def find_pairs(program: Program, entry: Function) -> Iterator[tuple[Run, Run]]:
     runs = [*_callbacks(program, entry), *runs]
     for index, first in enumerate(runs):
         for second in runs[index + 1 :]:
+            if _is_in_child(program, second):
+                continue  # what it inherits is another mistake
             if not exclude(first.arms, second.arms) and not _is_one_loop(first, second):
                 yield first, second
 
@@ -309,8 +321,9 @@ def _runs_here(program: Program, function: Function) -> bool:
     return not function.asynchronous or function in program.decorated
 
 
-def _callbacks(program: Program, entry: Function) -> Iterator[Run]:
-    """What a command's application runs first: its callback, in the same process."""
+def _callbacks(program: Program, entry: Function, deep: int = DEEP) -> Iterator[Run]:
+    """What a command's application runs first: its callback or its group, in the same process."""
+    yield from _groups(program, entry, deep)
     own = {_application(plain(each)) for each in entry.decorations}
     for function in entry.module.functions():
         if function is entry or "callback" not in function.decorators:
@@ -318,6 +331,17 @@ def _callbacks(program: Program, entry: Function) -> Iterator[Run]:
         names = {_application(plain(each), "callback") for each in function.decorations} - {None}
         if names & own:
             yield from _runs_of(program, function, (), 0)
+
+
+def _groups(program: Program, entry: Function, deep: int) -> Iterator[Run]:
+    """What click's groups around a command run before it, the outermost first."""
+    scope = entry.parent or entry.module.body
+    for each in map(plain, entry.decorations):
+        if deep and isinstance(each, syntax.Attribute) and each.attr in ("command", "group"):
+            group = program.symbols.resolve(each.value, scope)
+            if isinstance(group, Function) and "group" in group.decorators:
+                yield from _groups(program, group, deep - 1)
+                yield from _runs_of(program, group, (), 0)
 
 
 def _application(decorator: syntax.Node, method: str | None = None) -> str | None:
@@ -332,6 +356,33 @@ def _is_one_loop(first: Run, second: Run) -> bool:
     if one is None or two is None or one.function is not two.function:
         return False
     return one.loop is not None and one.loop == two.loop
+
+
+def parents_arms(fork: Call) -> set[tuple[int, int]]:
+    """The branches in which the parent goes on: those where the fork did not give 0."""
+    bound = {n for n, values in fork.function.bindings.items() if fork.node in values}
+    found: set[tuple[int, int]] = set()
+    for number, test in fork.function.branches:
+        read = [each for each in syntax.walk(test) if each is fork.node or _named(each) in bound]
+        if read:
+            equal = isinstance(test, syntax.Compare) and test.ops[0] == "Eq"
+            found.add((number, 1 if equal or isinstance(test, syntax.UnaryOp) else 0))
+    return found
+
+
+def _named(node: syntax.Node) -> str | None:
+    return node.id if isinstance(node, syntax.Name) else None
+
+
+def _is_in_child(program: Program, run: Run) -> bool:
+    """Whether a run stands where only a forked child comes."""
+    call = run.call
+    arms = {(number, arm) for number, arm, _ in call.arms}
+    for other in call.function.calls if arms else ():
+        forks = last_name(other.node.func) == "fork" and other.line <= call.line
+        if forks and program.symbols.outside(other.node.func, call.function) == "os.fork":
+            return any((number, 1 - arm) in arms for number, arm in parents_arms(other))
+    return False
 
 
 def exclude(before: tuple[Arm, ...], after: tuple[Arm, ...]) -> bool:

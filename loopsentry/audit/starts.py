@@ -58,13 +58,21 @@ class Start:
 
     @property
     def loop(self) -> str | None:
-        """The variable of the function that holds the loop, None if each call makes one."""
+        """The variable of the function that holds the loop, None if each call makes one.
+
+        One that is made in the body of a loop, as the start itself, is another each time.
+        """
         func = self.call.node.func
         held = isinstance(func, syntax.Attribute) and isinstance(func.value, syntax.Name)
         if self.through or not held or self.call.function is not self.function:
             return None
         name = func.value.id  # type: ignore[attr-defined]
-        return name if name in self.function.bindings or name in self.function.entered else None
+        held_by = self.function
+        values = [*held_by.bindings.get(name, ())]
+        values += [held_by.entered[name]] if name in held_by.entered else []
+        anew = {id(call.node) for call in held_by.calls if call.repeated}
+        made_anew = self.call.repeated and any(id(value) in anew for value in values)
+        return name if values and not made_anew else None
 
 
 #: A call that starts a loop, what it runs, whether the loop is kept, the helpers passed so far,

@@ -16,7 +16,7 @@ from typing import Any
 from .syntax import Row, dotted, is_state, last_name, write
 
 #: The form of a summary: another number for another form, so that no cache mixes them.
-FORM = 3
+FORM = 4
 LARGEST = 4_000_000
 #: Long chains of operators nest deeply.
 DEEP = 20_000
@@ -339,8 +339,9 @@ class _Reader:
             self._store(target.value, target.slice, value)
         elif isinstance(target, ast.Attribute):
             self._expression(target.value)
-            if isinstance(target.value, ast.Name):
-                self._keep(target.value.id, target.attr, value)
+            holder = self._holder(target.value)
+            if holder is not None:
+                self._keep(holder, target.attr, value)
             elif is_state(target):
                 kept = self.function.kept.setdefault(target.attr, [])
                 kept.append(self.function.add(value))
@@ -350,6 +351,19 @@ class _Reader:
         if name is not None:
             stored = self.function.elements.setdefault(name, [])
             stored.append((add(key), add(value), bool(self.arms)))
+
+    def _holder(self, node: ast.expr) -> str | None:
+        """The name of whose attribute is assigned; of a singleton its class."""
+        if isinstance(node, ast.Name):
+            anew = self.function.head[0] == "__new__" and self.function.method is not None
+            return "cls" if anew else node.id
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            of_class = node.value.id == "cls" or self._is_own_class(node.value.id)
+            return "cls" if of_class and "instance" in node.attr.lower() else None
+        return None
+
+    def _is_own_class(self, name: str) -> bool:
+        return self.function.method is not None and name == self.function.method[0].node.name
 
     def _keep(self, holder: str, name: str, value: ast.expr) -> None:
         """Note what a method assigns to an attribute of its object."""

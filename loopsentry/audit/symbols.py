@@ -429,7 +429,8 @@ class Symbols:
 
     def _factory(self, node: syntax.Call, scope: Function, holder: Holder) -> Symbol:
         given = [*node.args[:1], *(k.value for k in node.keywords if k.arg in ("bind", "engine"))]
-        source = self.first(given, scope)
+        # An engine that is made right here lives as long as the factory that has it.
+        source = self.first(given, scope, holder)
         if not isinstance(source, Resource):
             return None
         made = self._resources.get(id(node))

@@ -18,7 +18,7 @@ from loopsentry.audit.entries import is_test
 from loopsentry.audit.facts import Arm, Call, Class, Function
 from loopsentry.audit.findings import Certainty, Finding
 from loopsentry.audit.names import PROCESS_POOLS
-from loopsentry.audit.processes import exclude
+from loopsentry.audit.processes import exclude, parents_arms
 from loopsentry.audit.program import Program
 from loopsentry.audit.reach import Step
 from loopsentry.audit.symbols import Outside, Resource, Symbol
@@ -161,7 +161,7 @@ def _forks(program: Program, default: str | None) -> Iterator[Fork]:
 def _used_after(program: Program, fork: Call) -> dict[Resource, list[Step]]:
     """What the child of `os.fork` uses in the function that forked, and does not forget."""
     function = fork.function
-    parents = _parents_arms(fork)
+    parents = parents_arms(fork)
     uses: dict[Resource, list[Step]] = {}
     forgotten: set[Resource] = set()
     for call in function.calls:
@@ -172,22 +172,6 @@ def _used_after(program: Program, fork: Call) -> dict[Resource, list[Step]]:
         for engine in used - forgotten:
             uses.setdefault(engine, [(function, call.line)])
     return uses
-
-
-def _parents_arms(fork: Call) -> set[tuple[int, int]]:
-    """The branches in which the parent goes on: those where the fork did not give 0."""
-    bound = {n for n, values in fork.function.bindings.items() if fork.node in values}
-    found: set[tuple[int, int]] = set()
-    for number, test in fork.function.branches:
-        read = [each for each in syntax.walk(test) if each is fork.node or _named(each) in bound]
-        if read:
-            equal = isinstance(test, syntax.Compare) and test.ops[0] == "Eq"
-            found.add((number, 1 if equal or isinstance(test, syntax.UnaryOp) else 0))
-    return found
-
-
-def _named(node: syntax.Node) -> str | None:
-    return node.id if isinstance(node, syntax.Name) else None
 
 
 def _process_of(

@@ -155,6 +155,7 @@ def _is_session(program: Program, function: Function, annotation: syntax.Node) -
 def _at_once(program: Program, function: Function) -> Iterator[tuple[int, list[Member]]]:
     """What a function runs at once: each gather's members, and each task group's."""
     yield from _tasks_in_a_row(program, function)
+    yield from _beside_a_task(program, function)
     groups: dict[str, tuple[int, list[Member]]] = {}
     for call in function.calls:
         callee = program.symbols.resolve(call.node.func, function)
@@ -184,6 +185,22 @@ def _tasks_in_a_row(program: Program, function: Function) -> Iterator[tuple[int,
         row.append(call)
         if len(row) > 1:
             yield row[0].line, [(each.node.args[0], False) for each in row]
+
+
+def _beside_a_task(program: Program, function: Function) -> Iterator[tuple[int, list[Member]]]:
+    """A task that a function starts, and what it awaits itself before it awaits the task."""
+    for index, call in enumerate(function.calls):
+        name = program.symbols.outside(call.node.func, function)
+        if name not in _TASKS or not call.node.args:
+            continue
+        names = [n for n, values in function.bindings.items() if call.node in values]
+        for later in function.calls[index + 1 :]:
+            waits = any(dotted(argument) in names for argument in later.node.args)
+            over = any(call.line < line <= later.line for line in function.awaits)
+            if waits or over or later.arms[: len(call.arms)] != call.arms:
+                break
+            if later.awaited and later.line > call.line:
+                yield call.line, [(call.node.args[0], False), (later.node, False)]
 
 
 def _is_bound(function: Function, call: Call) -> bool:
