@@ -691,7 +691,7 @@ class Evidence:
             "no-pool": self.engine is None
             and self.subject is not None
             and self.subject.block == "",
-            "begun": any(symptom.begun for symptom in self.symptoms),
+            "in-use": self._died_in_use,
             "owner-run": owner is not None
             and owner.runner in _RUN_ONCE
             and self.owner_alive is False,
@@ -706,6 +706,12 @@ class Evidence:
         found.update({self.face.name} if self.face is not None else ())
         found.update({self.hang.unseen} if self.hang and self.hang.unseen else ())
         return frozenset(found)
+
+    @property
+    def _died_in_use(self) -> bool:
+        """Whether a transaction had begun, or the pool asks before each use."""
+        asked = self.engine is not None and "pre-ping" in self.engine.settings
+        return asked or any(symptom.begun for symptom in self.symptoms)
 
     @property
     def _by_other_test(self) -> bool:

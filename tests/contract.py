@@ -96,7 +96,7 @@ CONDITIONS = {
     "starved",
     "locked",
     "no-pool",
-    "begun",
+    "in-use",
     "unittest",
     "own-task",
     "owner-run",

@@ -7,18 +7,14 @@ cannot know (`HOLES`) may read otherwise.
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from test_scenarios import FAILING, PLACES, SCENARIOS, need
+from test_scenarios import FAILING, PLACES, SCENARIOS, need, run
 
 from loopsentry._variables import definition_of
 
@@ -59,30 +55,6 @@ def as_pattern(line: str) -> str:
     return ".+?".join(map(re.escape, parts[::2])) if len(parts) > 1 else re.escape(line)
 
 
-def run(name: str, folder: Path, dsn: str) -> tuple[int, str, list[dict[str, Any]]]:
-    """Run a program with loopsentry; return its exit status, what it wrote, and the diagnoses."""
-    scenario = SCENARIOS[name]
-    pytest_run = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    start = pytest_run if scenario["how"] == "pytest" else ["-m", "loopsentry", "run", "main.py"]
-    report = folder / "told.jsonl"
-    report.unlink(missing_ok=True)
-    own = {k: v for k, v in os.environ.items() if not k.startswith(("LOOPSENTRY", "PYTEST"))}
-    told = {"SCENARIO_DSN": dsn, "LOOPSENTRY_REPORT": str(report), "NO_COLOR": "1"}
-    ended = subprocess.run(
-        [sys.executable, *start, *scenario.get("args", ())],
-        cwd=folder,
-        env=own | told | scenario.get("env", {}),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=scenario["timeout"],
-        check=False,
-    )
-    lines = report.read_text("utf-8").splitlines() if report.exists() else []
-    return ended.returncode, ended.stdout + ended.stderr, [json.loads(line) for line in lines]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAILING)
 def test_the_first_cure_makes_the_program_pass(name: str, tmp_path: Path, dsn: str) -> None:
@@ -91,18 +63,18 @@ def test_the_first_cure_makes_the_program_pass(name: str, tmp_path: Path, dsn: s
     cure = tomllib.loads(CURES[name].read_text("utf-8"))
     folder = tmp_path / name
     shutil.copytree(PLACES[name].parent, folder, ignore=shutil.ignore_patterns("*.toml", "__py*"))
-    _, output, records = run(name, folder, dsn)
-    assert records, output
+    failed = run(name, dsn, folder / "told.jsonl", folder)
+    assert failed.records, failed.output
     severity = SCENARIOS[name]["expect"].get("severity", "error")
-    first = next(r for r in records if severity in ("any", r["severity"]))["fixes"][0]
+    first = next(r for r in failed.records if severity in ("any", r["severity"]))["fixes"][0]
     assert first["id"] == cure["fix"]
     program = apply(cure, folder)
     assert missing_lines(first["snippet"], program) == []
-    status, output, records = run(name, folder, dsn)
-    assert status == 0, output
+    cured = run(name, dsn, folder / "told.jsonl", folder)
+    assert cured.returncode == 0, cured.output
     # Whoever tries again has failed before.
     borne = {"server-disconnect"} if cure["fix"] == "retry-connection" else set()
-    assert {each["cause"] for each in records} <= borne, output
+    assert {each["cause"] for each in cured.records} <= borne, cured.output
 
 
 def test_every_failing_scenario_has_its_cure() -> None:

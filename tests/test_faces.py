@@ -56,6 +56,7 @@ async def begin():
 
 PLAIN = ("sync-driver", "synchronous engine or session")
 FUNCTION = ("eager-load", "synchronous function of SQLAlchemy's")
+BENEATH = ("eager-load", "the session beneath an AsyncSession called outside run_sync()")
 #: What each program does with a session `s` or a fresh `a` of it; the first cure, and words of the
 #: headline.
 FACES = {
@@ -82,11 +83,19 @@ FACES = {
     "dynamic, in a loop": ("[b for b in a.shelf]", "eager-load", "`Author.shelf` is a dynamic"),
     "beneath the session": (
         "s.sync_session.execute(text('select 1'))",
-        *FUNCTION,
+        *BENEATH,
     ),
     "query beneath it": (
         "s.sync_session.query(Author).all()",
-        *FUNCTION,
+        *BENEATH,
+    ),
+    "beneath it, in a function": (
+        "total(s.sync_session)",
+        *BENEATH,
+    ),
+    "beneath it, in a method": (
+        "Totals().total(s.sync_session)",
+        *BENEATH,
     ),
     "sync engine": (
         "with Session(engine.sync_engine) as plain: plain.execute(text('select 1'))",
@@ -131,9 +140,18 @@ LINES = {
     "property": "async_sessionmaker(engine, expire_on_commit=False)",
     "generated": 'await session.refresh(instance, ["changed"])',
     "dynamic": 'shelf: WriteOnlyMapped["Model"] = relationship()',
+    "beneath the session": "await session.execute(...)",
+    "query beneath it": "await session.run_sync(function)",
+    "beneath it, in a function": "await session.run_sync(total)",
+    "beneath it, in a method": "await session.run_sync(function)",
 }
 
 END = """
+def total(session): return session.scalar(text("select 1"))
+
+class Totals:
+    def total(self, session): return session.scalar(text("select 1"))
+
 told = {}
 for name, form in forms.items():
     async def main():

@@ -99,30 +99,35 @@ def need(name: str) -> None:
 
 def run_both(name: str, dsn: str, report: Path) -> Ended:
     """Run one scenario with and without loopsentry; both have to end in the same way."""
-    scenario = SCENARIOS[name]
+    how = SCENARIOS[name]["how"]
+    fork = bool(SCENARIOS[name].get("fork"))
     need(name)
-    how, args = scenario["how"], scenario.get("args", ())
-    pytest_run = ["-m", "pytest", "-q", "-p", "no:cacheprovider", *args]
-    commands = {
-        "pytest": ([*pytest_run, "-p", "no:loopsentry"], pytest_run),
-        "script": (["main.py", *args], ["-m", "loopsentry", "run", "main.py", *args]),
-    }
     # Those that make tables would make each other's at the same time.
     alone = any(MAKES.search(file.read_text("utf-8")) for file in PLACES[name].parent.glob("*.py"))
     with ThreadPoolExecutor(1 if alone else 2) as pool:
-        runs = [pool.submit(run, name, command, dsn, report) for command in commands[how]]
+        runs = [pool.submit(run, name, dsn, each) for each in (None, report)]
         bare, under = [each.result() for each in runs]
     # Python 3.11 can fail in `ast` while pytest prints: "recursion depth mismatch".
     if under.returncode >= 0 and bare.returncode >= 0 and not BROKEN.search(bare.output):
-        fork = bool(scenario.get("fork"))
         assert under.outcome(how, fork=fork) == bare.outcome(how, fork=fork), under.output
     return under
 
 
-def run(name: str, command: list[str], dsn: str, report: Path) -> Ended:
-    """Run one command in a scenario's folder, in a child process."""
-    watched = "loopsentry" in command or command[-1] != "no:loopsentry"
-    own = {"LOOPSENTRY_REPORT": str(report)} if watched else {}
+def command_of(name: str, *, watched: bool) -> list[str]:
+    """How a scenario is run, with loopsentry or without it."""
+    args = SCENARIOS[name].get("args", ())
+    if SCENARIOS[name]["how"] == "pytest":
+        bare = [] if watched else ["-p", "no:loopsentry"]
+        return ["-m", "pytest", "-q", "-p", "no:cacheprovider", *args, *bare]
+    return [*(["-m", "loopsentry", "run"] if watched else []), "main.py", *args]
+
+
+def run(name: str, dsn: str, report: Path | None, folder: Path | None = None) -> Ended:
+    """Run a scenario in a child process: with loopsentry where it has a report file to write.
+
+    It runs where it lies, or in another folder that has a copy of it.
+    """
+    own = {"LOOPSENTRY_REPORT": str(report)} if report is not None else {}
     environment = {
         k: v for k, v in os.environ.items() if not k.startswith(("LOOPSENTRY", "PYTEST"))
     }
@@ -134,11 +139,11 @@ def run(name: str, command: list[str], dsn: str, report: Path) -> Ended:
         **own,
     }
     for _ in range(CRASHES_BORNE):
-        if own:
+        if report is not None:
             report.unlink(missing_ok=True)
         ended = subprocess.run(
-            [sys.executable, *command],
-            cwd=PLACES[name].parent,
+            [sys.executable, *command_of(name, watched=report is not None)],
+            cwd=folder or PLACES[name].parent,
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -149,7 +154,7 @@ def run(name: str, command: list[str], dsn: str, report: Path) -> Ended:
         )
         if ended.returncode >= 0:
             break
-    told = report.read_text("utf-8") if own and report.exists() else ""
+    told = report.read_text("utf-8") if report is not None and report.exists() else ""
     assert_kept(ended.stdout, ended.stderr, told)
     records = [json.loads(line) for line in told.splitlines()]
     return Ended(ended.returncode, ended.stdout, ended.stderr, records)

@@ -22,7 +22,7 @@ def match(evidence: Evidence) -> Verdict | None:
     """Match what was seen of a loop that stands still."""
     unseen = evidence.hang.unseen if evidence.hang is not None else None
     headline, done = _UNSEEN[unseen]
-    note = f"{done} by another thread or a signal handler, which did not wake the loop"
+    note = f"{done} by a thread or signal handler that did not wake it"
     return evidence.judge_hang(CAUSE, note, headline)
 
 
