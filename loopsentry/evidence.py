@@ -223,7 +223,7 @@ class Collector:
             loop_traced=index is not None,
             handled=clue.reaches_program and not clue.ignored,
             original=_original(incident.complaint.symptom),
-            holders=self._holders(sighting, symptoms),
+            holders=self._holders(sighting, incident),
         )
         if collected is not None:
             # Nothing used it: what was at work then has no part in it.
@@ -580,12 +580,12 @@ class Collector:
         seen = (self.sight(target) for target in targets if target is not None)
         return {id(s.target) for s in seen if s is not None and s.kind == "session"}
 
-    def _holders(
-        self, sighting: Sighting | None, symptoms: tuple[Symptom, ...]
-    ) -> tuple[Holder, ...]:
-        if sighting is None or not says(symptoms, "exhausted"):
+    def _holders(self, sighting: Sighting | None, incident: Incident) -> tuple[Holder, ...]:
+        """Who had the connections in the moment of the failure, else who has them now."""
+        if sighting is None or not says(incident.symptoms, "exhausted"):
             return ()
-        return self.registry.holders_of(sighting.target)
+        then = self.registry.shortage_of(incident.complaint.exc)
+        return then or self.registry.holders_of(sighting.target)
 
     def _face(self, found: Found) -> Face | None:
         symptom = found.incident.complaint.symptom

@@ -692,6 +692,7 @@ class Evidence:
             and self.subject is not None
             and self.subject.block == "",
             "in-use": self._died_in_use,
+            "nested": self._asks_twice,
             "owner-run": owner is not None
             and owner.runner in _RUN_ONCE
             and self.owner_alive is False,
@@ -706,6 +707,12 @@ class Evidence:
         found.update({self.face.name} if self.face is not None else ())
         found.update({self.hang.unseen} if self.hang and self.hang.unseen else ())
         return frozenset(found)
+
+    @property
+    def _asks_twice(self) -> bool:
+        """Whether who has a connection of the engine's asks for another one in its block."""
+        places = {holder.place for holder in self.holders} - {None}
+        return self.engine is not None and not places.isdisjoint(self.stack)
 
     @property
     def _died_in_use(self) -> bool:

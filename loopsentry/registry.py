@@ -130,6 +130,10 @@ class Registry:
             weakref.WeakKeyDictionary()
         )
         self.births: weakref.WeakKeyDictionary[Any, Birth] = weakref.WeakKeyDictionary()
+        # Who had a pool's connections when it had none left, by the exception that says so.
+        self.shortages: weakref.WeakKeyDictionary[BaseException, tuple[Holder, ...]] = (
+            weakref.WeakKeyDictionary()
+        )
         self.families: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         self.engines: weakref.WeakSet[Any] = weakref.WeakSet()
         self.engine_names: weakref.WeakKeyDictionary[
@@ -200,6 +204,13 @@ class Registry:
     def on_holders(self, finder: Callable[[Any], tuple[Holder, ...]]) -> Undo:
         """Ask who has a pool's connections; of a pool that it does not know it names nobody."""
         return _listen(self._holder_finders, finder)
+
+    def shortage_of(self, exc: BaseException) -> tuple[Holder, ...]:
+        """Who had the connections of a pool when it raised an exception for want of one."""
+        try:
+            return self.shortages.get(exc, ())
+        except TypeError:
+            return ()  # Python's own exceptions take no weak reference
 
     def holders_of(self, pool: Any) -> tuple[Holder, ...]:
         """Who has the connections of a pool, as far as that can be found out now."""

@@ -97,6 +97,7 @@ CONDITIONS = {
     "locked",
     "no-pool",
     "in-use",
+    "nested",
     "unittest",
     "own-task",
     "owner-run",

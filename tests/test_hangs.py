@@ -18,6 +18,7 @@ from loopsentry.model import Evidence, Holder, Symptom
 from loopsentry.watchdog import Watchdog
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from conftest import RunProgram
@@ -27,6 +28,11 @@ HEAD = """
 import asyncio, functools, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 """
+
+
+def mostly_slow(names: Iterable[str], *often: str) -> list[Any]:
+    """All names of a matrix, of which only some are tried in each run: each takes seconds."""
+    return [each if each in often else pytest.param(each, marks=pytest.mark.slow) for each in names]
 
 
 def later(call: str) -> str:
@@ -212,7 +218,7 @@ GO_ROUND = {
 }
 
 
-@pytest.mark.parametrize("name", GO_ROUND)
+@pytest.mark.parametrize("name", mostly_slow(GO_ROUND, "sleeps for long"))
 def test_a_cancelled_task_that_goes_round_again_is_told(name: str, run_program: RunProgram) -> None:
     """A worker that swallows its cancellation and loops is likely never to end, and is named."""
     waits, ends = GO_ROUND[name]
@@ -276,7 +282,7 @@ EMPTIES = {
 }
 
 
-@pytest.mark.parametrize("name", EMPTIES)
+@pytest.mark.parametrize("name", mostly_slow(EMPTIES, "one task asks twice"))
 def test_a_pool_that_nothing_comes_back_to_is_told(name: str, run_program: RunProgram) -> None:
     """Who waits for a pool without a limit is told when nobody can give a connection back."""
     body, certainty, function = EMPTIES[name]
@@ -423,7 +429,7 @@ HEALTHY: dict[str, str] = {
 }
 
 
-@pytest.mark.parametrize("name", HANGS)
+@pytest.mark.parametrize("name", mostly_slow(HANGS, "future", "result", "join", "swallowed"))
 def test_a_hang_is_proven(name: str, run_program: RunProgram) -> None:
     """A loop that stands still is told while it does, once, with who waits where."""
     code, function, program = HANGS[name]
@@ -449,8 +455,8 @@ UNHEARD = {
 }
 
 
-@pytest.mark.parametrize("by", ["thread", "signal"])
-@pytest.mark.parametrize("what", UNHEARD)
+@pytest.mark.parametrize("by", mostly_slow(["thread", "signal"], "thread"))
+@pytest.mark.parametrize("what", mostly_slow(UNHEARD, "a task", "a stop"))
 def test_the_cure_wakes_the_loop_for_what_was_done(
     what: str, by: str, run_program: RunProgram
 ) -> None:
@@ -634,6 +640,18 @@ EXHAUSTED: dict[str, tuple[str, str, str | None, str]] = {
     """,
     ),
 }
+#: What only Python 3.12 and newer can tell: who had them in the moment of the failure.
+GIVEN_UP = """
+async def audit():
+    async with AsyncSession(engine) as session: await session.execute(text("select 1"))
+async def handle():
+    async with AsyncSession(engine) as session:
+        await session.execute(text("select 1"))
+        await asyncio.sleep(0.1)
+        await audit()
+async def main():
+    await asyncio.gather(handle(), handle())
+"""
 POOLS = """
 import asyncio, logging, os, sys
 import asyncpg, loopsentry
@@ -660,6 +678,19 @@ def test_who_has_the_connections_of_a_pool_is_told(
     places = {(holder["place"] or {}).get("function") for holder in record["holders"]}
     assert places == {function}, ended.output
     assert record["fixes"][0]["id"] == "scope-session", ended.output
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="needs sys.monitoring")
+def test_who_had_the_connections_is_told_when_they_have_given_up(run_program: RunProgram) -> None:
+    """Tasks that ask for a second connection are named, though all have ended when it is told."""
+    ended = run_program(POOLS + GIVEN_UP + "asyncio.run(main())\n")
+    [record] = ended.records
+    assert (record["code"], record["certainty"]) == ("LS604", "proven"), ended.output
+    assert {each["place"]["function"] for each in record["holders"]} == {"handle"}, ended.output
+    assert len({each["task"] for each in record["holders"]}) == 2
+    assert (
+        "await work(session)  # opens none of its own: audit()" in (record["fixes"][0]["snippet"])
+    )
 
 
 def test_holders_on_other_loops_are_found(run_program: RunProgram) -> None:

@@ -11,10 +11,12 @@ import asyncio
 import gc
 import inspect
 import sys
+import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from types import FrameType
 from typing import Any
 
 from sqlalchemy import exc as sa_exc
@@ -46,6 +48,7 @@ from loopsentry._frames import (
     variables_in,
     walk_live,
 )
+from loopsentry._monitoring import on_start
 from loopsentry._safely import until_failure
 from loopsentry.exceptions import type_name_of
 from loopsentry.guard import Guard
@@ -251,6 +254,10 @@ def driver_connection_of(target: Any) -> Any:
 Kept = tuple[Callable[[], Any], "Birth | None"]
 
 
+#: Seconds between two looks at who has the connections of a pool that keeps running dry.
+SHORTAGES_APART = 1.0
+
+
 class _Listeners:
     """What is attached while loopsentry is installed.
 
@@ -261,6 +268,7 @@ class _Listeners:
         self.registry = registry
         self.report = report
         self.kept: weakref.WeakKeyDictionary[Any, Kept] = weakref.WeakKeyDictionary()
+        self.looked: weakref.WeakKeyDictionary[Pool, float] = weakref.WeakKeyDictionary()
         self.do_connect = until_failure(self._do_connect)
         self.connect = until_failure(self._connect)
         self.invalidate = until_failure(self._invalidate)
@@ -469,6 +477,21 @@ class _Listeners:
                 return birth
         return None
 
+    def note_shortage(self, frame: FrameType) -> None:
+        """Find out who has a pool's connections while it says that it has none left.
+
+        Later those who waited have given up, and their own are back in the pool. Under load many
+        fail at once, of whom one in a moment is looked at.
+        """
+        exc, caller = first_argument(frame), frame.f_back
+        pool: Any = first_argument(caller) if caller is not None else None
+        if not (issubclass(type(exc), sa_exc.TimeoutError) and issubclass(type(pool), Pool)):
+            return
+        now = time.monotonic()
+        if now - self.looked.get(pool, -SHORTAGES_APART) >= SHORTAGES_APART:
+            self.looked[pool] = now
+            self.registry.shortages[exc] = self.find_holders(getattr(pool, "home", pool))
+
     def find_holders(self, pool: Any) -> tuple[Holder, ...]:
         """Who has the connections of a pool: sessions, connections, and the tasks that use them."""
         out = {}
@@ -530,6 +553,7 @@ def attach(report: Reporter, registry: Registry) -> Undo:
         attached.callback(registry.on_mode(until_failure(listeners.arm_all)))
         attached.callback(registry.on_lost_birth(listeners.find_birth))
         attached.callback(registry.on_holders(listeners.find_holders))
+        attached.callback(on_start(sa_exc.HasDescriptionCode.__init__, listeners.note_shortage))
         for target, name, listener in listeners.pairs():
             attached.callback(engines.listen(target, name, listener))
         return attached.pop_all().close
