@@ -697,6 +697,7 @@ class Evidence:
             and owner.runner in _RUN_ONCE
             and self.owner_alive is False,
             "other-test": self._by_other_test,
+            "opened-before": self._opened_before,
             "unittest": owner is not None and owner.runner == "IsolatedAsyncioTestCase",
             "starved": self.hang is not None and not self.hang.blocking,
             "locked": self.hang is not None and self.hang.lock,
@@ -719,6 +720,13 @@ class Evidence:
         """Whether a transaction had begun, or the pool asks before each use."""
         asked = self.engine is not None and "pre-ping" in self.engine.settings
         return asked or any(symptom.begun for symptom in self.symptoms)
+
+    @property
+    def _opened_before(self) -> bool:
+        """Whether an engine's connection is older than the records, as what an import runs."""
+        birth = self.subject.birth if self.subject is not None else None
+        told = self.owner is not None and self.owner.started_by is not None
+        return self.engine is not None and birth is not None and not (birth.recorded or told)
 
     @property
     def _by_other_test(self) -> bool:

@@ -102,6 +102,7 @@ CONDITIONS = {
     "own-task",
     "owner-run",
     "other-test",
+    "opened-before",
     "not-started",
     "stopping",
     "session-in-function",
