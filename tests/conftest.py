@@ -67,11 +67,6 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Run one test more at a time than there are processors: most wait for child processes."""
-    return (os.cpu_count() or 1) + 1
-
-
 @dataclass(frozen=True, slots=True)
 class Result:
     """How a program ended.
