@@ -134,9 +134,8 @@ class Entries:
         name = last_name(call.node.func)
         kinds = (("thread", THREADS), ("job", JOBS), ("handler", ROUTES))
         kind = next((kind for kind, names in kinds if name in names), None)
-        path = self._outside(call.node.func, call)
-        if name == "map" and path in _MAPS:
-            kind = "process" if path.removesuffix("().map") in PROCESS_POOLS else "thread"
+        if name == "map" and self._outside(call.node.func, call) in _MAPS:
+            kind = "thread"
         if kind is None:
             return
         given = [*call.node.args, *(k.value for k in call.node.keywords if k.arg in _TARGETS)]
@@ -158,7 +157,10 @@ class Entries:
     def _is_in_processes(self, call: Call) -> bool:
         """Whether it is a pool of processes that is handed a function."""
         held = (call.node.func, *call.node.args[:1])
-        return any("ProcessPool" in self._outside(node, call) for node in held)
+        paths = (self._outside(node, call) for node in held)
+        return any(
+            "ProcessPool" in path or path.removesuffix("().map") in PROCESS_POOLS for path in paths
+        )
 
     def _outside(self, node: syntax.Node, call: Call) -> str:
         return self.symbols.outside(node, call.function)

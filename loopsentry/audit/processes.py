@@ -229,9 +229,9 @@ def find_pairs(program: Program, entry: Function) -> Iterator[tuple[Run, Run]]:
     runs = [*_callbacks(program, entry), *runs]
     for index, first in enumerate(runs):
         for second in runs[index + 1 :]:
-            if _is_in_child(program, second):
-                continue  # what it inherits is another mistake
-            if not exclude(first.arms, second.arms) and not _is_one_loop(first, second):
+            apart = exclude(first.arms, second.arms) or _is_one_loop(first, second)
+            # What a forked child inherits is another mistake.
+            if not apart and not _is_in_child(program, second):
                 yield first, second
 
 

@@ -189,13 +189,12 @@ def _face_of_call(sites: list[Site], caller: Site | None) -> Face | None:
 def _face_of_session_call(call: Site, caller: Site) -> Face:
     """Who called the session beneath an AsyncSession: a coroutine could have awaited instead."""
     headline = "the session beneath an AsyncSession called outside run_sync()"
-    method = call.code.co_name
-    if caller.code.co_flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
-        if inspect.iscoroutinefunction(getattr(AsyncSession, method, None)):
-            return Face(name="session-in-coroutine", headline=headline, names={"call": method})
-        return Face(name="session-in-function", headline=headline, names={"called": "function"})
-    name = caller.code.co_qualname
-    called = name if name.isidentifier() else "function"  # a method has an argument more
+    method, name = call.code.co_name, caller.code.co_qualname
+    coroutine = caller.code.co_flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR)
+    if coroutine and inspect.iscoroutinefunction(getattr(AsyncSession, method, None)):
+        return Face(name="session-in-coroutine", headline=headline, names={"call": method})
+    # A method has an argument more; of a coroutine only a part can be handed over.
+    called = name if name.isidentifier() and not coroutine else "function"
     return Face(name="session-in-function", headline=headline, names={"called": called})
 
 
